@@ -1,0 +1,158 @@
+//! The unwind tables as they lie in the BPF maps.
+//!
+//! Finding the rule of an address takes four steps, none of which depends on how large the object is:
+//!
+//! ```text
+//! tgid ─► ProcSlot ─► Mapping (binary search over the executable mappings of the process)
+//!      ─► directory[mapping.directory + (offset >> 16)]     one word per 64 KiB region of code
+//!      ─► region: block index ─► a few candidates ─► rule   all in one shard
+//! ```
+//!
+//! A *region* is 64 KiB of an object's code, aligned in the object's own addresses. It lies within one *shard*
+//! (a BPF array with a single value of [`SHARD_BYTES`]):
+//!
+//! ```text
+//! u16 × 257   block index: how many rows start before each 256-byte block of the region (and after the last)
+//! u16 × n     low 16 bits of the address where each row starts, ascending; the first is 0
+//! (pad to 4)
+//! u32 × n     the rules
+//! ```
+//!
+//! Tables belong to object files, not to processes, so processes that map one file share them.
+
+use crate::go::GoLayout;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Bytes in a shard.
+pub const SHARD_BYTES: usize = 1 << 20;
+/// The most shards that there can be: 4 GiB of tables.
+pub const MAX_SHARDS: u32 = 4096;
+/// log2 of the bytes of code in a region.
+pub const REGION_SHIFT: u32 = 16;
+/// log2 of the bytes of code in a block of a region.
+pub const BLOCK_SHIFT: u32 = 8;
+/// Entries of a region's block index: one per block, and the number of rows at the end.
+pub const BLOCK_INDEX_LEN: usize = (1 << (REGION_SHIFT - BLOCK_SHIFT)) + 1;
+
+/// One entry of the directory: where a region's table is.
+///
+/// Bits 0..17: offset in the shard / 8; bits 17..31: shard + 1. 0: the region has no table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct RegionRef(pub u32);
+
+impl RegionRef {
+    /// No table.
+    pub const NONE: Self = Self(0);
+
+    /// The table at byte `offset` (a multiple of 8) of `shard`.
+    pub const fn new(shard: u32, offset: usize) -> Self {
+        Self((shard + 1) << 17 | (offset / 8) as u32)
+    }
+
+    /// The shard, if there is a table.
+    #[inline(always)]
+    pub const fn shard(self) -> Option<u32> {
+        (self.0 >> 17).checked_sub(1)
+    }
+
+    /// Byte offset in the shard.
+    #[inline(always)]
+    pub const fn offset(self) -> usize {
+        (self.0 & 0x1_ffff) as usize * 8
+    }
+}
+
+/// One executable mapping of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// First address after it.
+    pub end: u64,
+    /// What to subtract from an address to get the object's own address of it (its *stated* virtual address).
+    pub bias: u64,
+    /// Index in the directory of the region that holds the object's own address 0.
+    /// [`Mapping::NO_TABLE`] for code without tables (JIT): frame pointers only. [`Mapping::PENDING`] while they
+    /// are being built.
+    pub directory: u32,
+    /// How many regions the object has.
+    pub n_regions: u32,
+}
+
+impl Mapping {
+    /// The mapping has no tables and will have none.
+    pub const NO_TABLE: u32 = u32::MAX;
+    /// The tables of the mapping are being built.
+    pub const PENDING: u32 = u32::MAX - 1;
+}
+
+/// One process that is watched.
+///
+/// A slot belongs to one program image: after an exec the process gets a new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ProcSlot {
+    /// Where the process's list of mappings is and what it is called in the cache of rules. Written in one
+    /// store after the list itself, so that the walk sees an old list or a new one: bits 0..32 generation,
+    /// bits 32..64 index of the list in the map of mappings. Generation 0: nothing is known yet.
+    ///
+    /// Generations are unique over all processes of a recording, which makes (generation, address) a key.
+    ///
+    /// The list's first entry only says how long it is: its `start` is the number of mappings that follow,
+    /// in ascending order.
+    pub current: u64,
+    /// The Go runtime, if there is one.
+    pub go: GoLayout,
+}
+
+/// What the recording wants, fixed before the program is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Config {
+    /// Offset of `thread.fsbase` in the kernel's `struct task_struct`, in bytes, from the kernel's BTF.
+    pub task_fsbase: u32,
+    /// The most user frames of a sample; at most [`crate::MAX_USER_FRAMES`].
+    pub max_frames: u32,
+    /// Whether kernel frames are wanted: 0 or 1.
+    pub kernel_frames: u32,
+    /// Whether children of watched processes are watched too: 0 or 1.
+    pub follow_children: u32,
+    /// Nanoseconds between two samples of a CPU.
+    pub period_ns: u64,
+}
+
+/// Counters that the BPF program keeps, one array per CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// Samples of watched processes that were taken.
+    Taken = 0,
+    /// Samples lost because the ring buffer was full.
+    LostRingFull = 1,
+    /// Ticks of the sampling clock that never came while a watched process ran (the CPU was stalled or the timer
+    /// interrupt was late), derived from the time since the last tick.
+    LostTicks = 2,
+    /// Requests (not samples) lost because the ring buffer was full.
+    LostRequests = 3,
+}
+
+impl Counter {
+    /// How many counters there are.
+    pub const COUNT: u32 = 4;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RegionRef;
+
+    #[test]
+    fn region_references_come_back() {
+        for (shard, offset) in [(0, 0), (0, 8), (7, 1 << 19), (4095, (1 << 20) - 8)] {
+            let r = RegionRef::new(shard, offset);
+            assert_eq!((r.shard(), r.offset()), (Some(shard), offset));
+        }
+        assert_eq!(RegionRef::NONE.shard(), None);
+    }
+}

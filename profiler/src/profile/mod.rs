@@ -1,0 +1,13 @@
+//! What a recording found: stacks with their weights, and the facts needed to judge them.
+//!
+//! Nothing here does I/O or reads a clock, and nothing here is a file format: those are in [`crate::format`].
+
+mod build;
+mod model;
+mod summary;
+
+pub use build::Builder;
+pub use model::{
+    Frame, FrameId, Kind, Meta, Module, ModuleId, Origin, Profile, Sample, StackId, Thread, ThreadId,
+};
+pub use summary::{Missing, Summary};

@@ -1,0 +1,57 @@
+//! What a recording took, kept and lost: the table at the end of every run.
+
+use profiler_abi::stop::StopReason;
+use std::collections::BTreeMap;
+
+/// Accounts for every sample of a recording. All numbers but those of [`Missing`] are samples.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// In the profile; the sum over `by_stop`.
+    pub kept: u64,
+    /// Kept samples by the way their walk ended.
+    pub by_stop: BTreeMap<StopReason, u64>,
+    /// Kept samples that interrupted kernel code.
+    pub from_kernel: u64,
+    /// Lost because we could not drain them fast enough.
+    pub lost_ring_full: u64,
+    /// Ticks of the sampling clock that never came while a target ran.
+    pub lost_ticks: u64,
+    /// Modules that frames were in but that gave them no name, most samples first.
+    pub missing: Vec<Missing>,
+}
+
+/// A module whose functions have no names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The module.
+    pub module: String,
+    /// Samples with at least one nameless frame in it.
+    pub samples: u64,
+    /// Why there are no names, and what would give them.
+    pub reason: String,
+}
+
+impl Summary {
+    /// Samples whose stacks are whole.
+    pub fn complete(&self) -> u64 {
+        self.by_stop
+            .iter()
+            .filter(|(stop, _)| stop.is_complete())
+            .map(|(_, n)| n)
+            .sum()
+    }
+
+    /// Samples that are not in the profile.
+    pub fn lost(&self) -> u64 {
+        self.lost_ring_full + self.lost_ticks
+    }
+
+    /// Share of kept samples that are whole, in percent; 100 if there are none.
+    pub fn complete_percent(&self) -> f64 {
+        if self.kept == 0 {
+            100.0
+        } else {
+            self.complete() as f64 * 100.0 / self.kept as f64
+        }
+    }
+}
