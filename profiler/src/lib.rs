@@ -16,3 +16,4 @@ pub mod profile;
 pub mod symbolize;
 
 pub mod format;
+pub mod sampler;

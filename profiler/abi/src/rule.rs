@@ -5,6 +5,8 @@
 //! address, and where is the caller's frame pointer. On x86-64 nearly every function keeps the return address
 //! at CFA − 8, so the packed form leaves it out; whatever does not fit becomes an [`ExtRule`].
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// The part of a packed rule that says what the other bits mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -172,7 +174,7 @@ impl Rule {
 }
 
 /// A rule that the packed form cannot say: CFA = (*)(reg + offset) + addend, with saved registers anywhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ExtRule {
     /// The register that the CFA is based on: an index of [`crate::sample::Regs`], whatever the architecture's

@@ -17,8 +17,6 @@ pub enum RecordKind {
     Fork = 2,
     /// A watched process called exec. Header only.
     Exec = 3,
-    /// The last thread of a watched process ended. Header only.
-    Exit = 4,
 }
 
 impl RecordKind {
@@ -29,7 +27,6 @@ impl RecordKind {
             1 => Some(Self::Remap),
             2 => Some(Self::Fork),
             3 => Some(Self::Exec),
-            4 => Some(Self::Exit),
             _ => None,
         }
     }

@@ -56,6 +56,10 @@ stop_reasons! {
     TablesChanging = 11, "tables-changing", "the unwind tables of the process were being replaced";
     /// The address is in a mapping whose tables are not built yet.
     TablesPending = 12, "tables-pending", "the unwind tables of the mapping were still being built";
+    /// The return address is 0 though no rule says that the frame is the outermost one.
+    NullReturn = 13, "null-return", "the return address is 0 although the frame is not known to be the outermost";
+    /// The goroutine that the runtime was switching from or to did not say where it stands.
+    BadGoSwitch = 14, "bad-go-switch", "a stack switch of the Go runtime did not say where the goroutine stands";
 }
 
 impl StopReason {

@@ -107,18 +107,28 @@ pub struct ProcSlot {
     pub go: GoLayout,
 }
 
+impl ProcSlot {
+    /// In the map of watched processes: the process has just called exec, and user space has not made a slot for
+    /// the new program image yet.
+    pub const PENDING: u32 = u32::MAX;
+}
+
 /// What the recording wants, fixed before the program is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Config {
     /// Offset of `thread.fsbase` in the kernel's `struct task_struct`, in bytes, from the kernel's BTF.
     pub task_fsbase: u32,
+    /// Offset of `tgid` there.
+    pub task_tgid: u32,
     /// The most user frames of a sample; at most [`crate::MAX_USER_FRAMES`].
     pub max_frames: u32,
     /// Whether kernel frames are wanted: 0 or 1.
     pub kernel_frames: u32,
     /// Whether children of watched processes are watched too: 0 or 1.
     pub follow_children: u32,
+    /// Bytes waiting in the ring buffer from which on user space is woken instead of being left to its timer.
+    pub wakeup_bytes: u32,
     /// Nanoseconds between two samples of a CPU.
     pub period_ns: u64,
 }

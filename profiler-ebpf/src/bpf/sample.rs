@@ -1,0 +1,238 @@
+//! Taking a sample: on every tick of the sampling clock that finds a watched process on the CPU.
+
+use super::machine::Bpf;
+use super::maps::{PROCS, SCRATCH, SLOTS, Scratch, config, count};
+use super::record::{send_request, send_sample};
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::task_struct;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_smp_processor_id,
+    bpf_get_stack, bpf_ktime_get_ns, bpf_loop, bpf_probe_read_kernel, bpf_task_pt_regs,
+};
+use aya_ebpf::macros::perf_event;
+use aya_ebpf::programs::PerfEventContext;
+use core::ffi::c_void;
+use core::ptr::addr_of_mut;
+use profiler_abi::MAX_KERNEL_FRAMES;
+use profiler_abi::sample::{Header, RecordKind, Regs};
+use profiler_abi::stop::StopReason;
+use profiler_abi::table::{Counter, ProcSlot};
+use profiler_ebpf::walk::{self, State};
+
+/// The two low bits of `cs` are the privilege level; 0 is the kernel's.
+const PRIVILEGE_LEVEL: u64 = 3;
+
+/// Runs on every tick of the sampling clock of a CPU.
+#[perf_event]
+pub fn sample(ctx: PerfEventContext) -> u32 {
+    let _ = try_sample(&ctx);
+    0
+}
+
+#[inline(always)]
+fn try_sample(ctx: &PerfEventContext) -> Option<()> {
+    // SAFETY: helpers without preconditions.
+    let (cpu, now, id) = unsafe {
+        (
+            bpf_get_smp_processor_id(),
+            bpf_ktime_get_ns(),
+            bpf_get_current_pid_tgid(),
+        )
+    };
+    let scratch = SCRATCH.get_ptr_mut(cpu)?;
+    // SAFETY: the entry is this CPU's; programs do not migrate, and the clock's tick does not interrupt itself.
+    let last = unsafe { core::mem::replace(&mut (*scratch).last_tick_ns, now) };
+    let tgid = (id >> 32) as u32;
+    // SAFETY: the value is copied at once.
+    let slot_index = *unsafe { PROCS.get(tgid) }?;
+    count_lost_ticks(last, now);
+
+    // SAFETY: this CPU's entry, as above.
+    unsafe {
+        let header = addr_of_mut!((*scratch).header);
+        (*header).kind = RecordKind::Sample as u32;
+        (*header).tgid = tgid;
+        (*header).tid = id as u32;
+        (*header).cpu = cpu;
+        (*header).time_ns = now;
+        (*header).slot = slot_index;
+        (*header).flags = 0;
+        (*header).n_kernel = 0;
+        (*header).n_user = 0;
+        (*header).generation = 0;
+        // Volatile: neighbouring zeros would become a call of memset, which is a loop over bytes here.
+        addr_of_mut!((*header).goid).write_volatile(0);
+        addr_of_mut!((*header).stop_pc).write_volatile(0);
+        addr_of_mut!((*header).cookie).write_volatile(0);
+        bpf_get_current_comm(addr_of_mut!((*header).comm).cast(), 16);
+        (*scratch).window_at = 0;
+    }
+
+    kernel_stack(ctx, scratch);
+    let (stop, n_words) = match SLOTS.get_ptr(slot_index) {
+        Some(slot) => user_stack(scratch, slot, tgid, slot_index),
+        // ProcSlot::PENDING: the process has just called exec.
+        None => (StopReason::TablesPending, 0),
+    };
+    // SAFETY: this CPU's entry, as above.
+    let n_kernel = unsafe {
+        (*scratch).header.stop = stop as u32;
+        (*scratch).header.n_user = n_words as u32;
+        (*scratch).header.n_kernel
+    };
+    send_sample(scratch, n_kernel as u64 + n_words);
+    Some(())
+}
+
+/// Ticks that never came: the timer was late by more than a period. They are counted for the process that runs
+/// now, which is the one that held the CPU if anything did.
+#[inline(always)]
+fn count_lost_ticks(last: u64, now: u64) {
+    let period = config().period_ns;
+    if last == 0 || period == 0 {
+        return;
+    }
+    let ticks = (now.wrapping_sub(last) + period / 2) / period;
+    if ticks > 1 {
+        count(Counter::LostTicks, ticks - 1);
+    }
+}
+
+/// Puts the kernel frames at the start of the record, if the tick interrupted the kernel.
+#[inline(always)]
+fn kernel_stack(ctx: &PerfEventContext, scratch: *mut Scratch) {
+    // SAFETY: the context of a perf_event program starts with the interrupted registers, in the order of
+    // `struct pt_regs` (struct bpf_perf_event_data, include/uapi/linux/bpf_perf_event.h).
+    let cs = unsafe { ctx.as_ptr().cast::<u64>().add(Regs::CS as usize).read() };
+    if cs & PRIVILEGE_LEVEL != 0 {
+        return;
+    }
+    // SAFETY: scratch is this CPU's entry; the length is less than that of the words.
+    unsafe {
+        (*scratch).header.flags |= Header::FROM_KERNEL;
+        if config().kernel_frames == 0 {
+            return;
+        }
+        let bytes = bpf_get_stack(
+            ctx.as_ptr(),
+            addr_of_mut!((*scratch).words).cast(),
+            (MAX_KERNEL_FRAMES * 8) as u32,
+            0,
+        );
+        if bytes > 0 {
+            let n = bytes as u64 / 8;
+            (*scratch).header.n_kernel = if n > MAX_KERNEL_FRAMES as u64 { 0 } else { n as u32 };
+        }
+    }
+}
+
+/// Walks the user stack. Returns why it ended and how many words it has.
+#[inline(always)]
+fn user_stack(scratch: *mut Scratch, slot: *const ProcSlot, tgid: u32, index: u32) -> (StopReason, u64) {
+    // SAFETY: no precondition; the kernel gives a pointer that it trusts.
+    let task = unsafe { bpf_get_current_task_btf() };
+    // SAFETY: the destination is as large as `struct pt_regs`; the source is the current task's.
+    let read = unsafe {
+        let regs = bpf_task_pt_regs(task);
+        bpf_probe_read_kernel(
+            addr_of_mut!((*scratch).regs).cast(),
+            (Regs::WORDS * 8) as u32,
+            regs as *const c_void,
+        )
+    };
+    // SAFETY: scratch is this CPU's entry.
+    let (user_cs, user_sp) = unsafe {
+        (
+            (*scratch).regs[Regs::CS as usize],
+            (*scratch).regs[Regs::RSP as usize],
+        )
+    };
+    if read != 0 || user_cs & PRIVILEGE_LEVEL == 0 || user_sp == 0 {
+        return (StopReason::NoUserStack, 0);
+    }
+    // SAFETY: slot is a map value. One load: user space replaces the word in one store.
+    let current = unsafe { addr_of_mut!((*slot.cast_mut()).current).read_volatile() };
+    let machine = Bpf {
+        scratch,
+        slot,
+        generation: current as u32,
+        mappings: (current >> 32) as u32,
+    };
+    // SAFETY: scratch is this CPU's entry.
+    unsafe { (*scratch).header.generation = machine.generation };
+
+    let mut walk = Walk {
+        machine,
+        stop: StopReason::MaxFrames as u32,
+    };
+    // SAFETY: scratch is this CPU's entry, and the machine does not touch the state by itself.
+    let state = unsafe { &mut (*scratch).state };
+    walk::start(state, &walk.machine);
+    // SAFETY: slot is a map value.
+    if unsafe { (*slot).go.present } != 0 {
+        find_goroutine(state, &mut walk.machine, task);
+    }
+    // SAFETY: the callback has the signature that bpf_loop wants and its context is on our stack.
+    unsafe {
+        bpf_loop(
+            config().max_frames + 1,
+            step as *const () as *mut c_void,
+            (&raw mut walk).cast(),
+            0,
+        );
+    }
+    let stop = StopReason::from_bits(walk.stop).unwrap_or(StopReason::NoRule);
+    // SAFETY: scratch is this CPU's entry.
+    let (pc, n_words) = unsafe {
+        (*scratch).header.stop_pc = (*scratch).state.pc;
+        ((*scratch).state.pc, (*scratch).state.n_words)
+    };
+    if matches!(stop, StopReason::NoMapping | StopReason::TablesChanging) {
+        send_request(RecordKind::Remap, tgid, index, pc, 0);
+    }
+    (stop, n_words)
+}
+
+/// What a step needs, on the BPF stack: the kernel passes a loop's context from there only.
+struct Walk {
+    machine: Bpf,
+    stop: u32,
+}
+
+/// One step; 1 ends the loop.
+unsafe extern "C" fn step(_index: u64, walk: *mut c_void) -> i64 {
+    // SAFETY: the loop passes the address of `walk` in `user_stack`, which outlives it.
+    let walk = unsafe { &mut *walk.cast::<Walk>() };
+    // SAFETY: scratch is this CPU's entry, and the machine does not touch the state by itself.
+    let state = unsafe { &mut (*walk.machine.scratch).state };
+    match walk::step(state, &mut walk.machine) {
+        Ok(()) => 0,
+        Err(stop) => {
+            walk.stop = stop as u32;
+            1
+        }
+    }
+}
+
+#[inline(always)]
+fn find_goroutine(state: &mut State, machine: &mut Bpf, task: *mut task_struct) {
+    let mut thread_pointer = 0u64;
+    // SAFETY: the destination is a word; the source is a field of the current task, whose offset user space took
+    // from the kernel's BTF.
+    let read = unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut thread_pointer).cast(),
+            8,
+            task.cast::<u8>()
+                .add(config().task_fsbase as usize)
+                .cast::<c_void>(),
+        )
+    };
+    if read != 0 || thread_pointer == 0 {
+        return;
+    }
+    walk::find_g(state, machine, thread_pointer);
+    let goid = walk::goid(state, machine);
+    // SAFETY: scratch is this CPU's entry.
+    unsafe { (*machine.scratch).header.goid = goid };
+}

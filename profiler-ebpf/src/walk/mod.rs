@@ -1,0 +1,183 @@
+//! One step of the walk: from a frame to its caller.
+
+mod dwarf;
+mod go;
+
+use profiler_abi::go::GoLayout;
+use profiler_abi::rule::{ExtRule, Kind, Rule};
+use profiler_abi::sample::{Regs, UserWord};
+use profiler_abi::stop::StopReason;
+
+/// The most words that [`Machine::fetch`] reads at once: the registers in a signal's context.
+pub const FETCH_WORDS: usize = 17;
+
+/// What a walk needs from the world. All reads are of the sampled process's memory.
+pub trait Machine {
+    /// A word of the stack. Words near each other are read often, so an implementation may read ahead.
+    fn stack_word(&mut self, state: &State, address: u64) -> Option<u64>;
+
+    /// A word anywhere else, read by itself.
+    fn word(&mut self, address: u64) -> Option<u64>;
+
+    /// Reads the `N` words at `address`, at most [`FETCH_WORDS`], to be asked for with [`Machine::fetched`].
+    fn fetch<const N: usize>(&mut self, address: u64) -> bool;
+
+    /// Word `index` of those fetched last.
+    fn fetched(&self, index: usize) -> u64;
+
+    /// The rule in force at `pc`.
+    fn rule(&mut self, pc: u64) -> Result<Rule, StopReason>;
+
+    /// An entry of the table of extended rules.
+    fn ext_rule(&mut self, index: u32) -> Option<ExtRule>;
+
+    /// Appends a word to the stack found so far; false if it is full.
+    fn push(&mut self, state: &mut State, word: u64) -> bool;
+
+    /// A register of the interrupted code; `index` as in [`Regs`].
+    fn reg(&self, index: u32) -> u64;
+
+    /// Replaces a register: the walk has reached code that a signal interrupted.
+    fn set_reg(&mut self, index: u32, value: u64);
+
+    /// What is known of the Go runtime of the process.
+    fn go(&self) -> GoLayout;
+}
+
+/// Where a walk stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct State {
+    /// Address of the next instruction in the frame.
+    pub pc: u64,
+    /// Stack pointer in the frame.
+    pub sp: u64,
+    /// Frame pointer register in the frame.
+    pub bp: u64,
+    /// `pc` is the interrupted instruction itself, not one after a call; then the other registers are known too.
+    /// 0 or 1.
+    pub exact: u64,
+    /// The frame was reached by a frame pointer, so its address is only plausible. 0 or 1.
+    pub guessed: u64,
+    /// g of the thread, 0 if it has none.
+    pub g: u64,
+    /// m of the thread, 0 if it has none.
+    pub m: u64,
+    /// The next older frame in the list of `cgocallback` frames; 0 before the first was used.
+    pub callbacks: u64,
+    /// Stack pointer with which the system stack was left for the goroutine's; 0 if it was not.
+    pub system_sp: u64,
+    /// Words pushed so far.
+    pub n_words: u64,
+}
+
+/// Makes one step: records the frame that `state` stands in and moves to its caller.
+///
+/// # Errors
+/// The reason for which the walk is over; [`StopReason::Root`] is the good one.
+#[inline(always)]
+pub fn step<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopReason> {
+    // A call that never returns can be the last instruction of its function; the address after it belongs to
+    // another one. One byte before, we are in the call for certain.
+    let lookup = if state.exact != 0 {
+        state.pc
+    } else {
+        state.pc.wrapping_sub(1)
+    };
+    let rule = match machine.rule(lookup) {
+        Ok(rule) => rule,
+        Err(StopReason::NoMapping) if state.exact == 0 => {
+            // Not a return address, so not a frame. If a frame pointer led here, the missing rule is the cause.
+            return Err(if state.guessed != 0 {
+                StopReason::NoRule
+            } else {
+                StopReason::NoMapping
+            });
+        }
+        Err(stop) => {
+            let _ = machine.push(state, UserWord::frame(state.pc, state.exact != 0));
+            return Err(stop);
+        }
+    };
+    let frame = UserWord::frame(state.pc, state.exact != 0);
+    if !machine.push(state, frame) {
+        return Err(StopReason::MaxFrames);
+    }
+    match rule.kind() {
+        Kind::Sp => {
+            let cfa = state.sp.wrapping_add(rule.cfa_offset());
+            dwarf::packed(state, machine, rule, cfa)
+        }
+        Kind::Bp => {
+            let cfa = state.bp.wrapping_add(rule.cfa_offset());
+            dwarf::packed(state, machine, rule, cfa)
+        }
+        Kind::End => Err(StopReason::Root),
+        Kind::None => dwarf::frame_pointer(state, machine),
+        Kind::Plt => dwarf::plt(state, machine),
+        Kind::Ext => dwarf::extended(state, machine, rule.ext_index()),
+        Kind::SigFrame => dwarf::signal_frame(state, machine),
+        Kind::Go => go::switch(state, machine, rule),
+    }
+}
+
+/// Finds g and m of the thread whose thread pointer is `thread_pointer`; leaves 0 where there is none.
+///
+/// Thread-local storage is the only place that is right in every state of a thread of a cgo program: r14 holds g
+/// in Go code only.
+#[inline(always)]
+pub fn find_g<M: Machine>(state: &mut State, machine: &mut M, thread_pointer: u64) {
+    let go = machine.go();
+    let Some(g) = machine.word(thread_pointer.wrapping_add_signed(go.tls_g)) else {
+        return;
+    };
+    if g == 0 {
+        return;
+    }
+    let Some(m) = machine.word(g.wrapping_add(go.g_m as u64)) else {
+        return;
+    };
+    state.g = g;
+    state.m = m;
+}
+
+/// The goroutine id of the thread's current goroutine; 0 if it runs none.
+#[inline(always)]
+pub fn goid<M: Machine>(state: &State, machine: &mut M) -> u64 {
+    if state.m == 0 {
+        return 0;
+    }
+    let go = machine.go();
+    match machine.word(state.m.wrapping_add(go.m_curg as u64)) {
+        None | Some(0) => 0,
+        Some(curg) => machine.word(curg.wrapping_add(go.g_goid as u64)).unwrap_or(0),
+    }
+}
+
+/// Moves to the caller at `pc`, whose stack pointer is the callee's CFA.
+#[inline(always)]
+fn return_to(state: &mut State, pc: u64, cfa: u64) -> Result<(), StopReason> {
+    if pc == 0 {
+        return Err(StopReason::NullReturn);
+    }
+    state.pc = pc;
+    state.sp = cfa;
+    state.exact = 0;
+    state.guessed = 0;
+    Ok(())
+}
+
+/// Puts a walk where the interrupted code stands.
+#[inline(always)]
+pub fn start<M: Machine>(state: &mut State, machine: &M) {
+    state.pc = machine.reg(Regs::RIP);
+    state.sp = machine.reg(Regs::RSP);
+    state.bp = machine.reg(Regs::RBP);
+    state.exact = 1;
+    state.guessed = 0;
+    state.g = 0;
+    state.m = 0;
+    state.callbacks = 0;
+    state.system_sp = 0;
+    state.n_words = 0;
+}

@@ -1,0 +1,303 @@
+//! The BPF side seen from here: loading it, feeding it tables, reading what it sends.
+
+mod btf;
+mod drain;
+mod space;
+mod sys;
+mod tables;
+
+pub use drain::{RawSample, Record, Step, parse};
+pub use tables::{ObjectTable, Slot, Tables};
+
+use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
+use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
+use btf::Btf;
+use profiler_abi::table::{Config, Counter};
+use std::io;
+use zerocopy::IntoBytes;
+
+/// The program, built by `cargo xtask bpf` from `profiler-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/profiler.bpf.o");
+
+/// The fastest sampling clock that the kernel's software timer gives: it rounds shorter periods up to 10 µs
+/// (kernel/events/core.c, `perf_swevent_start_hrtimer`).
+pub const MAX_FREQUENCY_HZ: u64 = 100_000;
+
+/// Why samples cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel does not describe its own types.
+    #[error("cannot read the kernel's type information (BTF) from /sys/kernel/btf/vmlinux")]
+    Btf(#[source] io::Error),
+    /// It does, but not what we need.
+    #[error("the kernel's type information (BTF) does not have task_struct.{field}")]
+    BtfField {
+        /// The field.
+        field: &'static str,
+    },
+    /// The kernel refused the object.
+    #[error("cannot load the BPF object")]
+    Load(#[source] Box<aya::EbpfError>),
+    /// The kernel refused a program.
+    #[error("cannot {action} the BPF program {program}")]
+    Program {
+        /// load or attach
+        action: &'static str,
+        /// Its name.
+        program: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The kernel refused something about a map.
+    #[error("cannot use the BPF map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<MapError>,
+    },
+    /// A map cannot be mapped into our memory.
+    #[error("cannot map the BPF map {map} into memory")]
+    MapMemory {
+        /// Its name.
+        map: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The set of CPUs is unknown.
+    #[error("cannot find out which CPUs there are ({what})")]
+    Cpus {
+        /// The file.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A table is full.
+    #[error("the table of {what} is full")]
+    Full {
+        /// What it holds.
+        what: &'static str,
+    },
+    /// The built object does not fit the sources of the program that loads it.
+    #[error("the BPF object has no {what}: it was built from other sources; run `cargo xtask bpf`")]
+    NotOurs {
+        /// The missing part.
+        what: &'static str,
+    },
+}
+
+impl Error {
+    fn map(map: &'static str) -> impl FnOnce(MapError) -> Self {
+        move |source| Self::Map {
+            map,
+            source: Box::new(source),
+        }
+    }
+}
+
+/// What to sample.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Samples per second and CPU, 1 to [`MAX_FREQUENCY_HZ`].
+    pub frequency_hz: u64,
+    /// The most user frames of a sample, 1 to [`profiler_abi::MAX_USER_FRAMES`].
+    pub max_frames: u32,
+    /// Whether kernel frames are wanted.
+    pub kernel_frames: bool,
+    /// Whether children of watched processes are watched too.
+    pub follow_children: bool,
+}
+
+/// Samples lost and taken, as the BPF program counted them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Samples sent.
+    pub taken: u64,
+    /// Samples that found no room in the ring buffer.
+    pub lost_ring_full: u64,
+    /// Ticks of the sampling clock that never came while a watched process ran.
+    pub lost_ticks: u64,
+    /// Requests (not samples) that found no room.
+    pub lost_requests: u64,
+}
+
+/// A loaded sampler. Dropping it detaches and unloads everything: links close with `bpf`.
+pub struct Sampler {
+    bpf: aya::Ebpf,
+    ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+    options: Options,
+}
+
+impl Sampler {
+    /// Loads the programs. Nothing is sampled before [`Sampler::start`].
+    ///
+    /// # Errors
+    /// What the kernel does not have or does not allow.
+    pub fn load(options: Options) -> Result<(Self, Tables), Error> {
+        let btf = Btf::of_kernel().map_err(Error::Btf)?;
+        let field = |path: &[&str], field| {
+            btf.field_offset("task_struct", path)
+                .ok_or(Error::BtfField { field })
+        };
+        let ring_bytes = ring_bytes(&options);
+        let config = Config {
+            task_fsbase: field(&["thread", "fsbase"], "thread.fsbase")?,
+            task_tgid: field(&["tgid"], "tgid")?,
+            max_frames: options.max_frames,
+            kernel_frames: options.kernel_frames.into(),
+            follow_children: options.follow_children.into(),
+            wakeup_bytes: ring_bytes / 8,
+            period_ns: 1_000_000_000 / options.frequency_hz,
+        };
+        let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::Cpus { what, source })?;
+        let mut bpf = aya::EbpfLoader::new()
+            .override_global("CONFIG", config.as_bytes(), true)
+            .map_max_entries("SCRATCH", cpus as u32)
+            .map_max_entries("RING", ring_bytes)
+            .load(OBJECT)
+            .map_err(|source| Error::Load(Box::new(source)))?;
+        // Before the maps are taken over: the programs refer to them by descriptor.
+        for name in ["forked", "execed"] {
+            program::<RawTracePoint>(&mut bpf, name)?
+                .load()
+                .map_err(refused("load", name))?;
+        }
+        program::<PerfEvent>(&mut bpf, "sample")?
+            .load()
+            .map_err(refused("load", "sample"))?;
+        let tables = Tables::new(&mut bpf)?;
+        let ring = RingBuf::try_from(tables::take(&mut bpf, "RING")?).map_err(Error::map("RING"))?;
+        let counters =
+            PerCpuArray::try_from(tables::take(&mut bpf, "COUNTERS")?).map_err(Error::map("COUNTERS"))?;
+        Ok((
+            Self {
+                bpf,
+                ring,
+                counters,
+                options,
+            },
+            tables,
+        ))
+    }
+
+    /// Follows forks and execs of watched processes from now on.
+    ///
+    /// # Errors
+    /// The kernel refused to attach.
+    pub fn follow(&mut self) -> Result<(), Error> {
+        for (name, tracepoint) in [("forked", "sched_process_fork"), ("execed", "sched_process_exec")] {
+            program::<RawTracePoint>(&mut self.bpf, name)?
+                .attach(tracepoint)
+                .map_err(refused("attach", name))?;
+        }
+        Ok(())
+    }
+
+    /// Starts the sampling clock of every CPU.
+    ///
+    /// # Errors
+    /// The kernel refused to attach.
+    pub fn start(&mut self) -> Result<(), Error> {
+        let cpus = aya::util::online_cpus().map_err(|(what, source)| Error::Cpus { what, source })?;
+        let period = 1_000_000_000 / self.options.frequency_hz;
+        let clock = program::<PerfEvent>(&mut self.bpf, "sample")?;
+        for cpu in cpus {
+            clock
+                .attach(
+                    PerfEventConfig::Software(SoftwareEvent::CpuClock),
+                    PerfEventScope::AllProcessesOneCpu { cpu },
+                    SamplePolicy::Period(period),
+                    false,
+                )
+                .map_err(refused("attach", "sample"))?;
+        }
+        Ok(())
+    }
+
+    /// Stops sampling. What was sent can still be read.
+    pub fn stop(&mut self) {
+        // Unloading detaches every link; it cannot fail in a way that leaves one behind.
+        if let Ok(clock) = program::<PerfEvent>(&mut self.bpf, "sample") {
+            let _ = clock.unload();
+        }
+    }
+
+    /// The next record that waits, if one does.
+    pub fn next_record(&mut self) -> Option<impl std::ops::Deref<Target = [u8]>> {
+        self.ring.next()
+    }
+
+    /// The descriptor that becomes readable when much is waiting or something has to be done at once.
+    pub fn ring(&self) -> &RingBuf<MapData> {
+        &self.ring
+    }
+
+    /// What was counted so far, over all CPUs.
+    ///
+    /// # Errors
+    /// The kernel refused to say.
+    pub fn counts(&self) -> Result<Counts, Error> {
+        let read = |counter: Counter| -> Result<u64, Error> {
+            let cells = self
+                .counters
+                .get(&(counter as u32), 0)
+                .map_err(Error::map("COUNTERS"))?;
+            Ok(cells.iter().sum())
+        };
+        Ok(Counts {
+            taken: read(Counter::Taken)?,
+            lost_ring_full: read(Counter::LostRingFull)?,
+            lost_ticks: read(Counter::LostTicks)?,
+            lost_requests: read(Counter::LostRequests)?,
+        })
+    }
+}
+
+fn program<'b, P>(bpf: &'b mut aya::Ebpf, name: &'static str) -> Result<&'b mut P, Error>
+where
+    &'b mut P: TryFrom<&'b mut aya::programs::Program, Error = ProgramError>,
+{
+    let program = bpf.program_mut(name).ok_or(Error::NotOurs { what: name })?;
+    program.try_into().map_err(refused("find", name))
+}
+
+fn refused(action: &'static str, program: &'static str) -> impl FnOnce(ProgramError) -> Error {
+    move |source| Error::Program {
+        action,
+        program,
+        source: Box::new(source),
+    }
+}
+
+/// Room for a quarter of a second of samples of middling depth from every CPU, between 1 and 64 MiB. A power of
+/// two, as the kernel wants it.
+fn ring_bytes(options: &Options) -> u32 {
+    const SAMPLE_BYTES: u64 = 1024;
+    let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+    let bytes = (options.frequency_hz * cpus * SAMPLE_BYTES / 4).next_power_of_two();
+    bytes.clamp(1 << 20, 64 << 20) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Options, Sampler};
+
+    #[test]
+    fn the_kernel_accepts_the_programs() {
+        let options = Options {
+            frequency_hz: 99,
+            max_frames: 512,
+            kernel_frames: true,
+            follow_children: true,
+        };
+        if let Err(error) = Sampler::load(options) {
+            panic!("{:#}", anyhow::Error::from(error));
+        }
+    }
+}
