@@ -1,1 +1,6 @@
-//! (being written)
+//! Looking at a process. Nothing here stops or changes it.
+
+pub mod files;
+pub mod maps;
+pub mod process;
+mod sys;

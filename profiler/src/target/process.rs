@@ -1,0 +1,159 @@
+//! Facts about a process, from `/proc`.
+
+use super::maps::{self, MapEntry};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Why a process cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such process.
+    #[error("there is no process {pid}")]
+    Gone {
+        /// Its id.
+        pid: u32,
+    },
+    /// It has ended and waits for its parent to notice.
+    #[error("process {pid} has ended; its parent has not taken notice yet (it is a zombie)")]
+    Zombie {
+        /// Its id.
+        pid: u32,
+    },
+    /// It is part of the kernel.
+    #[error("process {pid} ({name}) is a kernel thread: it has no user stack to record")]
+    Kernel {
+        /// Its id.
+        pid: u32,
+        /// Its name.
+        name: String,
+    },
+    /// Something about it cannot be read.
+    #[error("cannot read /proc/{pid}/{file}")]
+    Read {
+        /// Its id.
+        pid: u32,
+        /// The file.
+        file: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A process. The pidfd keeps the id from meaning another process later.
+#[derive(Debug)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Readable when the process has ended.
+    pub pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Opens a process that can be recorded.
+    ///
+    /// # Errors
+    /// It does not exist, has ended, or is part of the kernel.
+    pub fn open(pid: u32) -> Result<Self, Error> {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Error::Gone { pid })?;
+        // A thread that does not lead its process has no pidfd: for us it is no process.
+        let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|_| Error::Gone { pid })?;
+        let process = Self { pid, pidfd };
+        if process.state()? == 'Z' {
+            return Err(Error::Zombie { pid });
+        }
+        if process.read("maps")?.is_empty() {
+            return Err(Error::Kernel { pid, name: process.name() });
+        }
+        Ok(process)
+    }
+
+    /// Name of the main thread.
+    pub fn name(&self) -> String {
+        self.read("comm").map(|name| String::from_utf8_lossy(name.trim_ascii_end()).into_owned()).unwrap_or_default()
+    }
+
+    /// Its mappings.
+    ///
+    /// # Errors
+    /// The process has ended, or we may not look.
+    pub fn maps(&self) -> Result<Vec<MapEntry>, Error> {
+        Ok(maps::parse(&self.read("maps")?).0)
+    }
+
+    /// Time that all its threads spent on a CPU so far, in nanoseconds; the sum of `schedstat`'s first field.
+    pub fn on_cpu_ns(&self) -> u64 {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else { return 0 };
+        tasks
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+            .filter_map(|line| line.split(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+
+    /// Reads `len` bytes of its memory at `address`; looking only, through `/proc/PID/mem`.
+    ///
+    /// # Errors
+    /// The memory is not there, or we may not look.
+    pub fn memory(&self, address: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        File::open(format!("/proc/{}/mem", self.pid))?.read_exact_at(&mut bytes, address)?;
+        Ok(bytes)
+    }
+
+    /// The state letter of `/proc/PID/stat` (proc_pid_stat(5)).
+    fn state(&self) -> Result<char, Error> {
+        let stat = self.read("stat")?;
+        // The name, in parentheses, may hold anything, parentheses included.
+        let after = stat.iter().rposition(|&byte| byte == b')').map_or(0, |at| at + 2);
+        Ok(stat.get(after).copied().unwrap_or(b'?').into())
+    }
+
+    fn read(&self, file: &'static str) -> Result<Vec<u8>, Error> {
+        let pid = self.pid;
+        std::fs::read(format!("/proc/{pid}/{file}")).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::Gone { pid },
+            // ESRCH: it ended between open and read.
+            _ if source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Error::Gone { pid },
+            _ => Error::Read { pid, file, source },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, Process};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn we_are_a_process() {
+        let us = Process::open(std::process::id()).expect("we exist");
+        assert!(us.maps().expect("maps").len() > 5);
+        let word = 0x1122_3344_5566_7788_u64;
+        let read = us.memory((&raw const word).addr() as u64, 8).expect("our memory");
+        assert_eq!(read, word.to_le_bytes());
+    }
+
+    #[test]
+    fn what_cannot_be_recorded_is_named() {
+        assert!(matches!(Process::open(0), Err(Error::Gone { .. })));
+        assert!(matches!(Process::open(u32::MAX), Err(Error::Gone { .. })));
+        // 2 is kthreadd where this runs on a host; in a container it does not exist.
+        assert!(matches!(Process::open(2), Err(Error::Kernel { .. } | Error::Gone { .. })));
+        let mut child =
+            Command::new("true").stdout(Stdio::null()).spawn().expect("true can be started");
+        // It becomes a zombie as soon as it ends; its pidfd says when.
+        let pidfd = super::pidfd_open(
+            super::Pid::from_raw(child.id() as i32).expect("a pid"),
+            super::PidfdFlags::empty(),
+        )
+        .expect("a pidfd");
+        let mut poll = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut poll, None).expect("poll");
+        assert!(matches!(Process::open(child.id()), Err(Error::Zombie { .. })));
+        child.wait().expect("the zombie is ours");
+    }
+}
