@@ -17,3 +17,5 @@ pub mod symbolize;
 
 pub mod format;
 pub mod sampler;
+
+pub mod record;

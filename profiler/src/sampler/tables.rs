@@ -11,6 +11,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
 use profiler_abi::go::GoLayout;
 use profiler_abi::rule::ExtRule;
 use profiler_abi::table::{Mapping, ProcSlot, RegionRef, SHARD_BYTES};
+use zerocopy::IntoBytes;
 
 /// The inner maps of the array of shards, as `profiler-ebpf` declares them.
 type Shard = Array<MapData, [u8; SHARD_BYTES]>;
@@ -190,6 +191,12 @@ impl Tables {
             index: index as u32,
             lists: [None; 2],
         })
+    }
+
+    /// Says what the walk has to know of the Go runtime of a slot's image.
+    pub fn set_go(&mut self, slot: &Slot, go: GoLayout) {
+        // A slot that exists has a place; see `new_slot`.
+        let _ = self.slots.store_bytes(slot.index as usize, std::mem::offset_of!(ProcSlot, go), go.as_bytes());
     }
 
     /// Makes `mappings`, ascending by address, the mappings of the slot. Returns the generation that samples will

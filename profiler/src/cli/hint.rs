@@ -1,0 +1,45 @@
+//! What can be done about an error: one table from causes to advice.
+
+use super::preflight::Missing;
+use profiler::sampler;
+use profiler::target::process;
+
+/// Advice for the error or one of its causes.
+pub fn of(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(of_cause)
+}
+
+fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if cause.is::<Missing>() {
+        return Some(
+            "run it with sudo, or give the binary the capabilities: \
+             sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep PATH"
+                .into(),
+        );
+    }
+    if let Some(error) = cause.downcast_ref::<process::Error>() {
+        return match error {
+            process::Error::Gone { pid } if thread_of(*pid).is_some() => {
+                Some(format!("{pid} is a thread of process {}: record that", thread_of(*pid)?))
+            }
+            process::Error::Gone { .. } => Some("see `ps -e` for the processes there are".into()),
+            _ => None,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<sampler::Error>() {
+        return match error {
+            sampler::Error::Btf(_) | sampler::Error::BtfField { .. } => {
+                Some("the kernel has to be built with CONFIG_DEBUG_INFO_BTF=y, as distributions do".into())
+            }
+            _ => None,
+        };
+    }
+    None
+}
+
+/// The process that thread `tid` belongs to, if it is a thread other than the first.
+fn thread_of(tid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())?;
+    (tgid != tid).then_some(tgid)
+}

@@ -1,0 +1,34 @@
+//! The command line: the only part that prints and that decides exit codes.
+
+mod args;
+mod hint;
+mod outputs;
+mod preflight;
+mod progress;
+mod record;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Parses, runs, and turns an error into a message and an exit code.
+pub fn main() -> ExitCode {
+    let result = match args::Cli::parse().command {
+        args::Command::Record(record) => record::run(record),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line for the error and its causes, and one for what can be done about it.
+#[expect(clippy::print_stderr, reason = "errors go to the terminal")]
+fn report(error: &anyhow::Error) {
+    eprintln!("profiler: {}", profiler::format::escape(&format!("{error:#}")));
+    if let Some(hint) = hint::of(error) {
+        eprintln!("  hint: {hint}");
+    }
+}

@@ -1,0 +1,163 @@
+//! `profiler record`.
+
+use super::args;
+use super::outputs::{self, Output};
+use super::preflight;
+use super::progress::Progress;
+use anyhow::{Context, Result};
+use profiler::format;
+use profiler::profile::Profile;
+use profiler::record::{Ended, Options, Session};
+use profiler::sampler;
+use profiler::target::command::StoppedCommand;
+use profiler::target::process::Process;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What a shell reports for a process that a signal ended: 128 + its number.
+const ENDED_BY_SIGNAL: i32 = 128;
+
+/// Runs the command.
+pub fn run(args: args::Record) -> Result<ExitCode> {
+    let outputs = outputs::plan(&args.outputs)?;
+    if let Some(path) = &args.summary_json {
+        outputs::check(path)?;
+    }
+    // Before the capabilities: that a process does not exist is true for everybody.
+    let processes =
+        args.pids.iter().map(|&pid| Process::open(pid)).collect::<Result<Vec<_>, _>>().context("cannot record")?;
+    preflight::capabilities()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(record(args, processes, &outputs))
+}
+
+async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output]) -> Result<ExitCode> {
+    let mut session = Session::new(Options {
+        sampling: sampler::Options {
+            frequency_hz: args.frequency,
+            max_frames: args.max_frames,
+            kernel_frames: !args.no_kernel || args.kernel,
+            follow_children: !args.command.is_empty(),
+        },
+    })?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+
+    let command = match args.command.split_first() {
+        Some((program, arguments)) => Some(
+            StoppedCommand::start(program, arguments)
+                .with_context(|| format!("cannot start {}", program.display()))?,
+        ),
+        None => None,
+    };
+    let mut targets: Vec<String> = processes.iter().map(|process| process.name()).collect();
+    for process in processes {
+        session.watch(process).await?;
+    }
+    if let Some(command) = &command {
+        let process = Process::open(command.pid())?;
+        targets.push(process.name());
+        session.watch(process).await?;
+    }
+    session.start()?;
+    let mut child = match command {
+        Some(command) => Some(command.resume().context("cannot let the command run")?),
+        None => None,
+    };
+
+    let mut progress = Progress::new(targets.join(", "));
+    let (ended, by_terminate) = {
+        let mut terminated = false;
+        let stop = stop(&mut interrupt, terminate, args.duration, &mut terminated);
+        let ended = session.run(stop, &mut progress).await?;
+        (ended, terminated)
+    };
+    progress.finish();
+    // From here on Ctrl-C quits: what is left to do is bounded, but the user decides.
+    tokio::spawn(async move {
+        if interrupt.recv().await.is_some() {
+            quit();
+        }
+    });
+
+    let on_cpu = session.on_cpu_ns();
+    let profile = tokio::task::spawn_blocking(move || session.finish()).await.context("a worker failed")??;
+    write(&profile, outputs, args.summary_json.as_deref())?;
+    if profile.summary.kept == 0 {
+        explain_no_samples(ended, on_cpu, args.frequency);
+    }
+    let Some(child) = &mut child else { return Ok(ExitCode::SUCCESS) };
+    if by_terminate {
+        child.terminate();
+    }
+    let status = child.wait().context("cannot wait for the command")?;
+    let code = status.code().unwrap_or_else(|| ENDED_BY_SIGNAL + status.signal().unwrap_or(0));
+    Ok(ExitCode::from(code as u8))
+}
+
+/// Ready when the recording shall end: Ctrl-C, SIGTERM, or the end of the duration.
+async fn stop(interrupt: &mut Signal, mut terminate: Signal, duration: Option<Duration>, terminated: &mut bool) {
+    let time_is_up = async {
+        match duration {
+            Some(duration) => tokio::time::sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => *terminated = true,
+        () = time_is_up => {}
+    }
+}
+
+#[expect(clippy::exit, reason = "a second Ctrl-C means now")]
+fn quit() -> ! {
+    std::process::exit(ENDED_BY_SIGNAL + 2);
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the result of the command")]
+fn write(profile: &Profile, outputs: &[Output], summary_json: Option<&std::path::Path>) -> Result<()> {
+    let mut failed = Vec::new();
+    for output in outputs {
+        match format::write(profile, output.format) {
+            Ok(bytes) => match outputs::write(&output.path, &bytes) {
+                Ok(()) => println!("wrote {}", output.path.display()),
+                Err(error) => failed.push(error),
+            },
+            // Said once, below, with the reason.
+            Err(format::Error::NoSamples) => {}
+            Err(error) => failed.push(anyhow::Error::from(error).context(format!("cannot write {}", output.path.display()))),
+        }
+    }
+    if let Some(path) = summary_json {
+        match outputs::write(path, format::summary::json(profile).as_bytes()) {
+            Ok(()) => println!("wrote {}", path.display()),
+            Err(error) => failed.push(error),
+        }
+    }
+    eprint!("{}", format::summary::text(profile));
+    let mut failed = failed.into_iter();
+    let Some(first) = failed.next() else { return Ok(()) };
+    for error in failed {
+        super::report(&error);
+    }
+    Err(first)
+}
+
+#[expect(clippy::print_stderr, reason = "the result of the command")]
+fn explain_no_samples(ended: Ended, on_cpu_ns: u64, frequency_hz: u64) {
+    let on_cpu_ms = on_cpu_ns as f64 / 1e6;
+    let reason = match ended {
+        Ended::TargetsGone => "the target ended before a sample could be taken".to_owned(),
+        Ended::Stopped => format!(
+            "the target was on a CPU for {on_cpu_ms:.1} ms in all, and a sample is taken every {:.1} ms of that: it \
+             waited, for work or for something else",
+            1e3 / frequency_hz as f64
+        ),
+    };
+    eprintln!("no samples: {reason}");
+}

@@ -1,0 +1,99 @@
+//! Counting samples by distinct stack while they come, so that memory grows with what is different and not with
+//! time.
+
+use super::images::{Image, ModuleIdx};
+use crate::addr::Avma;
+use crate::sampler::{RawSample, Step};
+use profiler_abi::sample::Header;
+use profiler_abi::stop::StopReason;
+use std::collections::HashMap;
+
+/// A place that frames are at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// What is mapped there.
+    pub area: Area,
+    /// The interrupted instruction; or for a caller the last byte of its call instruction.
+    pub address: Avma,
+}
+
+/// Where a place is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Area {
+    /// The kernel.
+    Kernel,
+    /// A mapping of the process.
+    Module(ModuleIdx),
+    /// No mapping that we know.
+    Nowhere,
+}
+
+/// Handle of a [`Place`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlaceIdx(pub u32);
+
+/// Whose stack it is, how its walk ended, and the stack: places, innermost first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Process id.
+    pub tgid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Name of the thread.
+    pub comm: String,
+    /// How the walk ended.
+    pub stop: StopReason,
+    /// The sample interrupted kernel code.
+    pub from_kernel: bool,
+    /// Places, innermost first.
+    pub stack: Box<[PlaceIdx]>,
+}
+
+/// The samples of a recording so far.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// Every place.
+    pub places: Vec<Place>,
+    index: HashMap<Place, PlaceIdx>,
+    /// How often each stack was seen.
+    pub counts: HashMap<Key, u64>,
+    /// All samples.
+    pub total: u64,
+}
+
+impl Collected {
+    /// Counts a sample; `image` is the program image that the process ran, if we know it.
+    pub fn add(&mut self, sample: &RawSample<'_>, image: Option<&Image>) {
+        let mut stack = Vec::with_capacity(sample.header.n_kernel as usize + sample.header.n_user as usize);
+        for (i, address) in sample.kernel().enumerate() {
+            let address = Avma(if i == 0 { address } else { address.wrapping_sub(1) });
+            stack.push(self.place(Place { area: Area::Kernel, address }));
+        }
+        for step in sample.user() {
+            // The context values of C segments are for hooks, which nobody asks yet.
+            let Step::Frame { pc, exact } = step else { continue };
+            let address = Avma(if exact { pc } else { pc.wrapping_sub(1) });
+            let area = image
+                .and_then(|image| image.find(sample.header.generation, address))
+                .map_or(Area::Nowhere, Area::Module);
+            stack.push(self.place(Place { area, address }));
+        }
+        let key = Key {
+            tgid: sample.header.tgid,
+            tid: sample.header.tid,
+            comm: sample.comm(),
+            stop: sample.stop,
+            from_kernel: sample.header.flags & Header::FROM_KERNEL != 0,
+            stack: stack.into(),
+        };
+        *self.counts.entry(key).or_default() += 1;
+        self.total += 1;
+    }
+
+    fn place(&mut self, place: Place) -> PlaceIdx {
+        *self.index.entry(place).or_insert_with(|| {
+            self.places.push(place);
+            PlaceIdx(self.places.len() as u32 - 1)
+        })
+    }
+}

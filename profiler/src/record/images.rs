@@ -1,0 +1,158 @@
+//! Program images: what a process has mapped where. A process gets a new one by exec.
+
+use super::objects::Object;
+use crate::addr::{Avma, Bias, Svma};
+use crate::sampler::{ObjectTable, Slot};
+use crate::target::maps::{FileId, MapEntry};
+use profiler_abi::table::Mapping;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Handle of a [`Module`] in [`Modules`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModuleIdx(pub u32);
+
+/// A mapped piece of a file, or a named or anonymous area: where frames are.
+#[derive(Debug)]
+pub struct Module {
+    /// The mapping that was first seen.
+    pub entry: MapEntry,
+    /// A process that has it.
+    pub pid: u32,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What is known of a module's code.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// The object is being read.
+    Pending,
+    /// The object, loaded with this bias, and its tables.
+    Object(Arc<Loaded>, Bias),
+    /// Code without an object: anonymous memory, or a file that is none or cannot be read; and why.
+    Bare(String),
+}
+
+/// An object and where its tables are.
+pub struct Loaded {
+    /// What the file says.
+    pub object: std::sync::Mutex<Object>,
+    /// Its place in the BPF maps.
+    pub table: ObjectTable,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+/// What makes two mappings the same module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    file: FileId,
+    name: String,
+    start: u64,
+    offset: u64,
+    /// Anonymous code of different processes has nothing in common.
+    pid: u32,
+}
+
+/// Every module of a recording.
+#[derive(Debug, Default)]
+pub struct Modules {
+    modules: Vec<Module>,
+    index: HashMap<Key, ModuleIdx>,
+}
+
+impl Modules {
+    /// The module of a mapping of process `pid`; new ones are pending.
+    pub fn intern(&mut self, pid: u32, entry: &MapEntry) -> ModuleIdx {
+        let key = Key {
+            file: entry.file,
+            name: entry.name.clone(),
+            start: entry.start,
+            offset: entry.offset,
+            pid: if entry.is_file() { 0 } else { pid },
+        };
+        *self.index.entry(key).or_insert_with(|| {
+            self.modules.push(Module { entry: entry.clone(), pid, content: Content::Pending });
+            ModuleIdx(self.modules.len() as u32 - 1)
+        })
+    }
+
+    /// A module.
+    pub fn get(&self, at: ModuleIdx) -> &Module {
+        &self.modules[at.0 as usize]
+    }
+
+    /// Says what a module holds.
+    pub fn set(&mut self, at: ModuleIdx, content: Content) {
+        self.modules[at.0 as usize].content = content;
+    }
+
+    /// All of them, with their handles.
+    pub fn iter(&self) -> impl Iterator<Item = (ModuleIdx, &Module)> {
+        self.modules.iter().enumerate().map(|(i, module)| (ModuleIdx(i as u32), module))
+    }
+}
+
+/// A mapping of one generation.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapped {
+    /// First address.
+    pub start: u64,
+    /// First address after it.
+    pub end: u64,
+    /// What is there.
+    pub module: ModuleIdx,
+}
+
+/// A program image.
+#[derive(Debug)]
+pub struct Image {
+    /// Its slot in the BPF maps.
+    pub slot: Slot,
+    /// A process that runs it.
+    pub pid: u32,
+    /// The executable mappings as last read, for comparison.
+    pub entries: Vec<MapEntry>,
+    /// The mappings of each generation, ascending: samples in flight may be older than the newest.
+    generations: HashMap<u32, Arc<[Mapped]>>,
+}
+
+impl Image {
+    /// An image without mappings.
+    pub fn new(slot: Slot, pid: u32) -> Self {
+        Self { slot, pid, entries: Vec::new(), generations: HashMap::new() }
+    }
+
+    /// Remembers what was mapped in a generation.
+    pub fn add_generation(&mut self, generation: u32, mapped: Arc<[Mapped]>) {
+        self.generations.insert(generation, mapped);
+    }
+
+    /// What was mapped at an address in a generation.
+    pub fn find(&self, generation: u32, address: Avma) -> Option<ModuleIdx> {
+        let mapped = self.generations.get(&generation)?;
+        let after = mapped.partition_point(|mapping| mapping.start <= address.0);
+        let mapping = mapped.get(after.checked_sub(1)?)?;
+        (address.0 < mapping.end).then_some(mapping.module)
+    }
+}
+
+/// How the walk in BPF is to treat a mapping.
+pub fn mapping(entry: &MapEntry, content: &Content) -> Mapping {
+    let (bias, directory, n_regions) = match content {
+        Content::Object(loaded, bias) => (bias.0, loaded.table.directory, loaded.table.n_regions),
+        Content::Pending => (0, Mapping::PENDING, 0),
+        Content::Bare(_) => (0, Mapping::NO_TABLE, 0),
+    };
+    Mapping { start: entry.start, end: entry.end, bias, directory, n_regions }
+}
+
+/// The bias with which `entry` maps an object whose byte at the entry's file offset has the stated address `svma`.
+pub fn bias(entry: &MapEntry, svma: Svma) -> Bias {
+    Bias(entry.start.wrapping_sub(svma.0))
+}

@@ -1,0 +1,102 @@
+//! Reading object files on a thread of its own, so that a large one does not keep samples waiting.
+
+use super::objects::Object;
+use crate::target::files;
+use crate::target::maps::MapEntry;
+use crate::target::process::Process;
+use crate::unwind::ExtTable;
+use bytes::Bytes;
+use profiler_abi::rule::ExtRule;
+use std::sync::mpsc;
+use tokio::sync::mpsc as tokio_mpsc;
+
+/// A mapping whose object is wanted.
+#[derive(Debug)]
+pub struct Job {
+    /// A process that has it.
+    pub pid: u32,
+    /// The mapping.
+    pub entry: MapEntry,
+}
+
+/// What came of a [`Job`].
+pub struct Done {
+    /// The mapping.
+    pub job: Job,
+    /// The object, or why there is none.
+    pub object: Result<Box<Object>, String>,
+    /// All extended rules so far.
+    pub ext_rules: Vec<ExtRule>,
+}
+
+/// The thread. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Loader {
+    jobs: mpsc::Sender<Job>,
+    done: tokio_mpsc::UnboundedReceiver<Done>,
+    waiting: usize,
+}
+
+impl Loader {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system does not give another thread.
+    pub fn start() -> std::io::Result<Self> {
+        let (jobs, work) = mpsc::channel::<Job>();
+        let (finished, done) = tokio_mpsc::unbounded_channel();
+        std::thread::Builder::new().name("object-loader".into()).spawn(move || {
+            let mut ext = ExtTable::default();
+            for job in work {
+                let object = contents(&job).and_then(|bytes| Object::read(&bytes, &mut ext)).map(Box::new);
+                let ext_rules = ext.rules().to_vec();
+                if finished.send(Done { job, object, ext_rules }).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { jobs, done, waiting: 0 })
+    }
+
+    /// Asks for an object.
+    pub fn request(&mut self, job: Job) {
+        // The thread cannot have ended: it holds on to its end of `done` as long as we hold ours.
+        if self.jobs.send(job).is_ok() {
+            self.waiting += 1;
+        }
+    }
+
+    /// The next object that is ready; waits for ever if none was asked for.
+    pub async fn next(&mut self) -> Done {
+        match self.done.recv().await {
+            Some(done) => {
+                self.waiting -= 1;
+                done
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether objects are still being read.
+    pub fn is_busy(&self) -> bool {
+        self.waiting > 0
+    }
+}
+
+fn contents(job: &Job) -> Result<Bytes, String> {
+    let explain = |error: &dyn std::error::Error| match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    let entry = &job.entry;
+    if entry.name == "[vdso]" {
+        // The kernel's own code in every process: its object exists in memory only.
+        let process = Process::open(job.pid).map_err(|error| explain(&error))?;
+        let bytes = process.memory(entry.start, (entry.end - entry.start) as usize);
+        return bytes.map(Bytes::from).map_err(|error| explain(&error));
+    }
+    if !entry.is_file() {
+        return Err(if entry.name.is_empty() { "anonymous memory".into() } else { "not a file".into() });
+    }
+    files::open(job.pid, entry).map_err(|error| explain(&error))
+}

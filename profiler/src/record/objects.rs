@@ -1,0 +1,76 @@
+//! Files of code that targets have mapped. Each is read once, whoever maps it.
+
+use crate::addr::Svma;
+use crate::gopclntab::Pclntab;
+use crate::symbolize;
+use crate::target::go::GoRuntime;
+use crate::unwind::{Coverage, ExtTable, Rows, dwarf, go, table};
+use bytes::Bytes;
+use profiler_abi::table::REGION_SHIFT;
+
+/// What an object file says about its code.
+pub struct Object {
+    /// Names and segments.
+    pub symbols: symbolize::Object,
+    /// Go's table of functions.
+    pub pclntab: Option<Pclntab>,
+    /// The Go runtime, if the object has one.
+    pub go: Option<GoRuntime>,
+    /// For each 64 KiB region of code with rules: its number and its table.
+    pub regions: Vec<(u32, Vec<u8>)>,
+    /// One more than the highest number of a region.
+    pub n_regions: u32,
+    /// What is not understood about it: whole sentences without the final stop.
+    pub problems: Vec<String>,
+}
+
+/// Objects state addresses; a table of rules for addresses beyond this is not made. 64 GiB: more than any real
+/// object spans, and few enough regions for the directory.
+const MAX_REGIONS: u32 = 1 << 20;
+
+impl Object {
+    /// Reads an object file. Extended rules go to `ext`, which all objects of a recording share.
+    ///
+    /// # Errors
+    /// The bytes are not an ELF file for this machine, or damaged beyond use.
+    pub fn read(bytes: &Bytes, ext: &mut ExtTable) -> Result<Self, String> {
+        let file = object::File::parse(&bytes[..]).map_err(|error| error.to_string())?;
+        let symbols = symbolize::Object::parse(bytes.clone(), None).map_err(|error| error.to_string())?;
+        let mut problems = Vec::new();
+        let mut note = |what: &str, error: &dyn std::fmt::Display| problems.push(format!("{what}: {error}"));
+        let pclntab = Pclntab::find(&file, bytes)
+            .inspect_err(|error| note("its table of Go functions cannot be used", error))
+            .unwrap_or(None);
+        let go = match &pclntab {
+            Some(pclntab) => GoRuntime::find(&file, bytes, pclntab)
+                .inspect_err(|error| note("its Go runtime is not understood", error))
+                .unwrap_or(None),
+            None => None,
+        };
+
+        let mut coverage = Coverage::default();
+        let frames = dwarf::CallFrames::read(&file, ext, &mut coverage);
+        let mut layers = vec![frames.debug_frame, frames.eh_frame];
+        if let Some(pclntab) = &pclntab {
+            let code = go::read(pclntab, |range| code_of(&file, range), ext);
+            for name in &code.unknown_shapes {
+                note("a function of its Go runtime has an unknown shape", name);
+            }
+            layers.push(code.layer);
+        }
+        let rows = Rows::overlay(layers, &dwarf::text(&file));
+        let regions = table::encode(&rows);
+        let n_regions = regions.last().map_or(0, |(number, _)| number + 1);
+        if n_regions > MAX_REGIONS {
+            return Err(format!("it states code at addresses beyond {:#x}", u64::from(MAX_REGIONS) << REGION_SHIFT));
+        }
+        Ok(Self { symbols, pclntab, go, regions, n_regions, problems })
+    }
+}
+
+/// The bytes of the code at stated addresses `range`.
+fn code_of<'d>(file: &object::File<'d>, range: std::ops::Range<Svma>) -> Option<&'d [u8]> {
+    use object::{Object as _, ObjectSection as _};
+    let len = range.end.0.checked_sub(range.start.0)?;
+    file.sections().find_map(|section| section.data_range(range.start.0, len).ok().flatten())
+}
