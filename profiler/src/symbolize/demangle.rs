@@ -107,6 +107,13 @@ fn cpp(symbol: &str) -> Option<String> {
     if !symbol.starts_with("_Z") || symbol.len() > MAX_MANGLED {
         return None;
     }
+    if let Some((thunk, target)) = thunk(symbol) {
+        return Some(format!("{thunk} to {}", cpp_name(&format!("_Z{target}"))?));
+    }
+    cpp_name(symbol)
+}
+
+fn cpp_name(symbol: &str) -> Option<String> {
     let options = DemangleOptions::new()
         .no_params()
         .no_return_type()
@@ -116,7 +123,30 @@ fn cpp(symbol: &str) -> Option<String> {
         .ok()?
         .structured_demangle(&mut out, &options)
         .ok()?;
-    Some(out.0)
+    // Left over from `f() &&` when the parameters are gone; `operator&&` has no space.
+    let name = out
+        .0
+        .strip_suffix(" &&")
+        .or_else(|| out.0.strip_suffix(" &"))
+        .unwrap_or(&out.0);
+    // cpp_demangle separates an empty pack of arguments from those before it.
+    Some(name.replace(", >", ">"))
+}
+
+/// What kind of thunk a symbol is, and the mangled name of the function it leads to (Itanium C++ ABI, 5.1.4.3):
+/// `Th` and a number, or `Tv` and two, each with an underscore behind it and an `n` before it if negative.
+fn thunk(symbol: &str) -> Option<(&'static str, &str)> {
+    let number = |s: &'_ str| -> Option<usize> {
+        let digits = s.strip_prefix('n').unwrap_or(s);
+        let rest = digits.trim_start_matches(|c: char| c.is_ascii_digit());
+        rest.strip_prefix('_').map(|rest| s.len() - rest.len())
+    };
+    if let Some(rest) = symbol.strip_prefix("_ZTh") {
+        return Some(("non-virtual thunk", &rest[number(rest)?..]));
+    }
+    let rest = symbol.strip_prefix("_ZTv")?;
+    let rest = &rest[number(rest)?..];
+    Some(("virtual thunk", &rest[number(rest)?..]))
 }
 
 /// A string that refuses to grow without bound.
@@ -130,5 +160,166 @@ impl Write for Bounded {
         }
         self.0.push_str(s);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(symbol: &str) -> String {
+        plain(symbol).function
+    }
+
+    #[test]
+    fn cpp_names_lose_parameters_and_return_types_but_keep_templates() {
+        for (symbol, name) in [
+            ("_ZN2ns5Class6methodEib", "ns::Class::method"),
+            (
+                "_ZNSt6vectorIiSaIiEE9push_backERKi",
+                "std::vector<int, std::allocator<int> >::push_back",
+            ),
+            ("_ZN2ns3addIidEEDTplfp_fp0_ET_T0_", "ns::add<int, double>"),
+            ("_ZNK5AdderclEi", "Adder::operator()"),
+            ("_ZNK4WrapIiEcviEv", "Wrap<int>::operator int"),
+            ("_ZN1XanERKS_", "X::operator&&"),
+            ("_ZN1XadERKS_", "X::operator&"),
+            ("_ZN1XcvRiEv", "X::operator int&"),
+            ("_ZN1XD2Ev", "X::~X"),
+            ("_ZN12_GLOBAL__N_16hiddenEv", "(anonymous namespace)::hidden"),
+            ("_ZZ4mainENKUliE_clEi", "main::{lambda(int)#1}::operator()"),
+            ("_ZNKR3Str4viewEv", "Str::view"),
+            ("_ZNO3Str4takeEv", "Str::take"),
+            (
+                "_ZN4llvm15AnalysisManagerINS_8FunctionEJEE5clearEv",
+                "llvm::AnalysisManager<llvm::Function>::clear",
+            ),
+            ("_ZThn16_N1B1fEv", "non-virtual thunk to B::f"),
+            ("_ZTv0_n24_N1B1fEv", "virtual thunk to B::f"),
+        ] {
+            assert_eq!(
+                plain(symbol),
+                Plain {
+                    function: name.to_owned(),
+                    system_name: Some(symbol.to_owned()),
+                    kind: Kind::Native
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn rust_names_of_both_manglings_lose_their_hash() {
+        for (symbol, name) in [
+            (
+                "_ZN4core3fmt9Formatter3pad17h0123456789abcdefE",
+                "core::fmt::Formatter::pad",
+            ),
+            (
+                "_ZN52_$LT$T$u20$as$u20$alloc..slice..hack..ConvertVec$GT$6to_vec17h0123456789abcdefE",
+                "<T as alloc::slice::hack::ConvertVec>::to_vec",
+            ),
+            (
+                "_RNvCskwGfYPst2Cb_3foo16example_function",
+                "foo::example_function",
+            ),
+            ("_RNCNvC4main4main0", "main::main::{closure#0}"),
+            (
+                "_ZN4main4work17h0123456789abcdefE.llvm.1234567890123456789",
+                "main::work",
+            ),
+        ] {
+            let plain = plain(symbol);
+            assert_eq!(plain.function, name);
+            assert_eq!(plain.kind, Kind::Rust);
+            assert_eq!(plain.system_name.as_deref(), Some(symbol));
+        }
+    }
+
+    #[test]
+    fn cpp_is_not_taken_for_rust() {
+        assert_eq!(plain("_ZN3foo3barE").kind, Kind::Native);
+        assert_eq!(plain("_ZN3foo3barEv").kind, Kind::Native);
+        assert_eq!(plain("_ZN3foo17h0123456789abcdefEv").kind, Kind::Native);
+    }
+
+    #[test]
+    fn versions_and_the_suffixes_of_compilers_go() {
+        for (symbol, name) in [
+            ("memcpy@@GLIBC_2.14", "memcpy"),
+            ("memcpy@GLIBC_2.2.5", "memcpy"),
+            ("@odd", "@odd"),
+            ("f.cold", "f"),
+            ("f.cold.3", "f"),
+            ("f.part.0", "f"),
+            ("f.constprop.0.isra.0.cold", "f"),
+            ("f.lto_priv.12", "f"),
+            ("_ZN2ns1fEi.part.0.cold", "ns::f"),
+            ("f.avx2", "f.avx2"),
+            ("part.0", "part.0"),
+            (".cold", ".cold"),
+            ("v1.2", "v1.2"),
+        ] {
+            assert_eq!(function(symbol), name);
+        }
+    }
+
+    #[test]
+    fn slots_of_the_linkage_table_keep_their_end() {
+        assert_eq!(function("puts@plt"), "puts@plt");
+        assert_eq!(function("_ZN2ns1fEv@plt"), "ns::f@plt");
+    }
+
+    #[test]
+    fn a_plain_name_is_its_own_system_name() {
+        assert_eq!(
+            plain("main"),
+            Plain {
+                function: "main".to_owned(),
+                system_name: None,
+                kind: Kind::Native
+            }
+        );
+    }
+
+    #[test]
+    fn names_that_unfold_without_end_stay_as_they_are() {
+        // f<a<int, int>, b<S1, S1>, b<S3, S3>, …>: each argument is twice as long as the one before it.
+        let mut bomb = "_Z1fI1aIiiE1bIS1_S1_E".to_owned();
+        for number in 3..60 {
+            let last = base36(number);
+            bomb.push_str(&format!("S2_IS{last}_S{last}_E"));
+        }
+        bomb.push_str("Evv");
+        assert_eq!(function(&bomb), bomb);
+        assert_eq!(
+            function("_Z1fI1aIiiE1bIS1_S1_ES2_IS3_S3_EEvv"),
+            "f<a<int, int>, b<a<int, int>, a<int, int> >, \
+             b<b<a<int, int>, a<int, int> >, b<a<int, int>, a<int, int> > > >"
+        );
+        for hostile in [
+            "_Z".to_owned() + &"N".repeat(1 << 20),
+            "_Z".to_owned() + &"N".repeat(MAX_MANGLED - 2),
+            "_ZN".to_owned() + &"1a".repeat(8000) + "Ev",
+            "_Z1f".to_owned() + &"P".repeat(16_000) + "i",
+            "_Z1fI".to_owned() + &"I".repeat(8_000) + &"E".repeat(8_000) + "vv",
+            "_ZTh".to_owned(),
+            "_ZTv_".to_owned(),
+            "_ZTvn1_n_".to_owned(),
+            "_R".to_owned() + &"INvC1a".repeat(2000),
+            "_RNvC1a".to_owned() + &"B_".repeat(4000),
+            "_R".to_owned() + &"N".repeat(16_000),
+        ] {
+            assert_eq!(function(&hostile), hostile);
+        }
+    }
+
+    /// The digits of the Itanium C++ ABI for the substitution `number`, which starts at `S_`, `S0_`, `S1_`.
+    fn base36(number: usize) -> String {
+        let digit = |n: usize| char::from_digit(n as u32, 36).unwrap().to_ascii_uppercase();
+        match number {
+            0..36 => digit(number).to_string(),
+            _ => format!("{}{}", digit(number / 36), digit(number % 36)),
+        }
     }
 }
