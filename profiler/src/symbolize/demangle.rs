@@ -17,6 +17,8 @@ pub(super) struct Plain {
 
 /// Symbols longer than this are not demangled, in bytes.
 const MAX_MANGLED: usize = 16 << 10;
+/// How many places are tried as the end of a name whose types are not understood.
+const MAX_NAME_ENDS: usize = 64;
 /// Names longer than this stay mangled, in bytes: both manglings can repeat a part by two characters, and that
 /// part can hold repetitions itself.
 const MAX_DEMANGLED: usize = 64 << 10;
@@ -108,12 +110,22 @@ fn cpp(symbol: &str) -> Option<String> {
         return None;
     }
     if let Some((thunk, target)) = thunk(symbol) {
-        return Some(format!("{thunk} to {}", cpp_name(&format!("_Z{target}"))?));
+        return Some(format!("{thunk} to {}", cpp_function(&format!("_Z{target}"))?));
     }
-    cpp_name(symbol)
+    cpp_function(symbol)
 }
 
-fn cpp_name(symbol: &str) -> Option<String> {
+fn cpp_function(symbol: &str) -> Option<String> {
+    cpp_encoding(symbol).or_else(|| {
+        // cpp_demangle does not know every expression that can stand in a return type, as in that of std::swap. The
+        // types follow the name, so take the shortest name that is whole, and other types.
+        let ends = symbol.match_indices('E').map(|(at, _)| at + 1);
+        ends.take(MAX_NAME_ENDS)
+            .find_map(|end| cpp_encoding(&format!("{}vv", &symbol[..end])))
+    })
+}
+
+fn cpp_encoding(symbol: &str) -> Option<String> {
     let options = DemangleOptions::new()
         .no_params()
         .no_return_type()
@@ -123,12 +135,14 @@ fn cpp_name(symbol: &str) -> Option<String> {
         .ok()?
         .structured_demangle(&mut out, &options)
         .ok()?;
-    // Left over from `f() &&` when the parameters are gone; `operator&&` has no space.
-    let name = out
-        .0
-        .strip_suffix(" &&")
-        .or_else(|| out.0.strip_suffix(" &"))
-        .unwrap_or(&out.0);
+    // What stands behind the parameters of a method, when the parameters are gone; `operator&&` has no space.
+    let mut name = &out.0[..];
+    while let Some(shorter) = [" const", " volatile", " &", " &&"]
+        .iter()
+        .find_map(|qualifier| name.strip_suffix(qualifier))
+    {
+        name = shorter;
+    }
     // cpp_demangle separates an empty pack of arguments from those before it.
     Some(name.replace(", >", ">"))
 }
@@ -182,12 +196,21 @@ mod tests {
             ("_ZN2ns3addIidEEDTplfp_fp0_ET_T0_", "ns::add<int, double>"),
             ("_ZNK5AdderclEi", "Adder::operator()"),
             ("_ZNK4WrapIiEcviEv", "Wrap<int>::operator int"),
-            ("_ZN1XanERKS_", "X::operator&&"),
+            ("_ZN1XaaERKS_", "X::operator&&"),
             ("_ZN1XadERKS_", "X::operator&"),
             ("_ZN1XcvRiEv", "X::operator int&"),
             ("_ZN1XD2Ev", "X::~X"),
             ("_ZN12_GLOBAL__N_16hiddenEv", "(anonymous namespace)::hidden"),
             ("_ZZ4mainENKUliE_clEi", "main::{lambda(int)#1}::operator()"),
+            (
+                "_ZZNK4shop6Basket4bestEvENKUlRKNS_4ItemES3_E_clES3_S3_",
+                "shop::Basket::best() const::{lambda(shop::Item const&, shop::Item const&)#1}::operator()",
+            ),
+            (
+                "_ZSt4swapIN4shop4ItemEENSt9enable_ifIXsrSt6__and_IJSt6__not_ISt15__is_tuple_likeIT_EESt21\
+                 is_move_constructibleIS6_ESt18is_move_assignableIS6_EEE5valueEvE4typeERS6_SG_",
+                "std::swap<shop::Item>",
+            ),
             ("_ZNKR3Str4viewEv", "Str::view"),
             ("_ZNO3Str4takeEv", "Str::take"),
             (
