@@ -83,7 +83,7 @@ pub fn write(profile: &Profile, format: Format) -> Result<Vec<u8>, Error> {
 pub enum Error {
     /// The name of a file does not say which format it should have.
     #[error(
-        "cannot tell the format of {name:?} from its name: end it in .svg (flame graph), .pb.gz (pprof) or .folded \
+        "cannot tell the format of \"{name}\" from its name: end it in .svg (flame graph), .pb.gz (pprof) or .folded \
          (folded stacks)"
     )]
     UnknownFormat {

@@ -43,17 +43,20 @@ fn note(stop: StopReason, empty: bool) -> Option<String> {
 }
 
 /// The reason that a note gives, if `name` is one.
-pub(super) fn stop_of_note(name: &str) -> Option<StopReason> {
+pub(super) fn stop_of_note(name: &[u8]) -> Option<StopReason> {
     let label = name
-        .strip_prefix(INCOMPLETE)
-        .or_else(|| name.strip_prefix(NO_STACK))?
-        .strip_suffix(']')?;
+        .strip_prefix(INCOMPLETE.as_bytes())
+        .or_else(|| name.strip_prefix(NO_STACK.as_bytes()))?
+        .strip_suffix(b"]")?;
     stop_of_label(label)
 }
 
 /// The reason with this label.
-pub(super) fn stop_of_label(label: &str) -> Option<StopReason> {
-    StopReason::ALL.iter().copied().find(|stop| stop.label() == label)
+pub(super) fn stop_of_label(label: &[u8]) -> Option<StopReason> {
+    StopReason::ALL
+        .iter()
+        .copied()
+        .find(|stop| stop.label().as_bytes() == label)
 }
 
 #[cfg(test)]
@@ -77,7 +80,7 @@ mod tests {
         for &stop in StopReason::ALL {
             for empty in [true, false] {
                 if let Some(note) = note(stop, empty) {
-                    assert_eq!(stop_of_note(&note), Some(stop));
+                    assert_eq!(stop_of_note(note.as_bytes()), Some(stop));
                 }
             }
         }
@@ -88,7 +91,7 @@ mod tests {
             "[no stack: because]",
             "",
         ] {
-            assert_eq!(stop_of_note(name), None, "{name}");
+            assert_eq!(stop_of_note(name.as_bytes()), None, "{name}");
         }
     }
 }

@@ -71,7 +71,7 @@ fn missing(out: &mut String, summary: &Summary) {
     if summary.missing.is_empty() {
         return;
     }
-    out.push_str("\nmodules without symbols\n");
+    out.push_str("\nmodules without symbols, and how many samples have frames in them\n");
     let mut table = Table::default();
     for missing in summary.missing.iter().take(MAX_MODULES) {
         table.row(
@@ -237,5 +237,146 @@ impl<'a> Document<'a> {
                 })
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{json, text};
+    use crate::format::testing::{self, Recording};
+    use crate::profile::{Kind, Missing};
+    use profiler_abi::stop::StopReason;
+
+    #[test]
+    fn the_table_accounts_for_every_sample() {
+        assert_eq!(
+            text(&testing::mixed()),
+            "\
+samples            100  in 5.0 s at 997 Hz
+  complete          94  94.0 %
+  ended early        6  6.0 %
+    no-user-stack    2  the task has no user stack
+    no-mapping       1  the address is in no known executable mapping
+    no-rule          3  no unwind rule covers the address and the frame pointer leads nowhere
+  in the kernel      6  6.0 %
+lost                 5
+  ring-full          5  the ring buffer was full: we did not drain it fast enough
+
+modules without symbols, and how many samples have frames in them
+  /lib/libz.so.1  3  it is stripped; install zlib1g-dbgsym
+"
+        );
+    }
+
+    #[test]
+    fn an_idle_target_has_a_short_table() {
+        assert_eq!(
+            text(&testing::empty()),
+            "\
+samples  0  in 5.0 s at 997 Hz
+lost     0
+"
+        );
+    }
+
+    #[test]
+    fn large_numbers_are_aligned_and_long_lists_cut() {
+        let mut r = Recording::new();
+        let main = r.frame("main", Kind::Native, false);
+        r.sample((1, 1, "x"), &[main], StopReason::Root, false, 1_234_567);
+        let missing = |n: u64| Missing {
+            module: format!("/lib/{n}.so"),
+            samples: 13 - n,
+            reason: "stripped".to_owned(),
+        };
+        r.lost(0, 42, (0..13).map(missing).collect());
+        assert_eq!(
+            text(&r.finish()),
+            "\
+samples          1,234,567  in 5.0 s at 997 Hz
+  complete       1,234,567  100.0 %
+  ended early            0  0.0 %
+  in the kernel          0  0.0 %
+lost                    42
+  ticks                 42  the sampling clock did not tick while the target ran
+
+modules without symbols, and how many samples have frames in them
+  /lib/0.so  13  stripped
+  /lib/1.so  12  stripped
+  /lib/2.so  11  stripped
+  /lib/3.so  10  stripped
+  /lib/4.so   9  stripped
+  /lib/5.so   8  stripped
+  /lib/6.so   7  stripped
+  /lib/7.so   6  stripped
+  /lib/8.so   5  stripped
+  /lib/9.so   4  stripped
+  and 3 more
+"
+        );
+    }
+
+    #[test]
+    fn names_of_the_target_cannot_move_the_cursor() {
+        let mut r = Recording::new();
+        let evil = "\u{1b}[2J\n\u{202e}".to_owned();
+        let (module, reason) = (evil.clone(), evil);
+        r.lost(
+            0,
+            0,
+            vec![Missing {
+                module,
+                samples: 1,
+                reason,
+            }],
+        );
+        let table = text(&r.finish());
+        assert!(
+            table.ends_with("  \\u{1b}[2J\\n\\u{202e}  1  \\u{1b}[2J\\n\\u{202e}\n"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn the_json_has_the_documented_fields() {
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&json(&testing::mixed())).unwrap(),
+            serde_json::json!({
+                "schema": 1,
+                "program": "server",
+                "pids": [4711],
+                "start_unix_ms": 1_700_000_000_123_u64,
+                "duration_seconds": 5.04,
+                "frequency_hz": 997,
+                "facts": {"kernel": "6.1.0", "go": "go1.26.0 X=y"},
+                "samples": {
+                    "kept": 100,
+                    "complete": 94,
+                    "complete_percent": 94.0,
+                    "from_kernel": 6,
+                    "ended_early": [
+                        {"reason": "no-user-stack", "samples": 2, "sentence": "the task has no user stack"},
+                        {
+                            "reason": "no-mapping",
+                            "samples": 1,
+                            "sentence": "the address is in no known executable mapping",
+                        },
+                        {
+                            "reason": "no-rule",
+                            "samples": 3,
+                            "sentence": "no unwind rule covers the address and the frame pointer leads nowhere",
+                        },
+                    ],
+                },
+                "lost": {"total": 5, "ring_full": 5, "ticks": 0},
+                "modules_without_symbols": [
+                    {
+                        "module": "/lib/libz.so.1",
+                        "samples": 3,
+                        "reason": "it is stripped; install zlib1g-dbgsym",
+                    },
+                ],
+            })
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! From bytes to a profile. Everything in the file is hostile: ids and indexes are looked up, never trusted, and
 //! memory is counted before it is taken.
 
-use super::proto::{Function, Label, Line, Location, Sample};
+use super::proto::{Function, Label, Location, Sample};
 use super::tables::{Budget, ENTRY, Limits, Tables, damaged, message, unpack};
 use super::wire::{self, Value};
 use super::{KINDS, ORIGINS, comment, label, value};
@@ -14,6 +14,9 @@ use profiler_abi::stop::StopReason;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, UNIX_EPOCH};
+
+/// The deepest stack that is read. A recorder of stacks has a limit of some hundreds.
+const MAX_FRAMES: usize = 1 << 17;
 
 /// Reads `bytes`.
 pub(super) fn profile(bytes: &[u8], limits: Limits) -> Result<Profile, Error> {
@@ -173,7 +176,12 @@ impl<'a> Decoder<'a> {
             let physical = self.physical(id)?;
             root_first.extend(physical.frames.iter().rev());
             from_kernel = physical.kernel;
+            if root_first.len() > MAX_FRAMES {
+                return Err(damaged(format!("a stack of more than {MAX_FRAMES} frames")));
+            }
         }
+        // Not memory, but time: a few bytes can name a location of many lines.
+        self.budget.take(root_first.len())?;
         let from_kernel = from_kernel || labels.from_kernel;
         let stop = labels.stop.or(noted).unwrap_or(StopReason::Root);
         let thread = self.thread(&labels)?;
@@ -243,8 +251,8 @@ impl<'a> Decoder<'a> {
         let ([line], 0, 0) = (location.line.as_slice(), location.mapping_id, location.address) else {
             return Ok(None);
         };
-        let name = self.tables.string(self.function(line.function_id)?.name)?;
-        Ok(stack::stop_of_note(&name))
+        let name = self.tables.bytes(self.function(line.function_id)?.name)?;
+        Ok(stack::stop_of_note(name))
     }
 
     fn physical(&mut self, id: u64) -> Result<&Physical, Error> {
@@ -266,23 +274,19 @@ impl<'a> Decoder<'a> {
                     .ok_or_else(|| damaged(format!("there is no mapping {id}")))?,
             ),
         };
-        // An address that nobody has named is a frame too.
-        let lines: &[Line] = match location.line.as_slice() {
-            [] => &[Line {
-                function_id: 0,
-                line: 0,
-            }],
-            lines => lines,
-        };
+        let mut lines = Vec::with_capacity(location.line.len().max(1));
+        for line in &location.line {
+            lines.push((self.function(line.function_id)?, line.line));
+        }
+        if lines.is_empty() {
+            // An address that nobody has named is a frame too.
+            lines.push((Function::default(), 0));
+        }
         let mut frames = Vec::with_capacity(lines.len());
         let mut kernel = false;
-        for (at, line) in lines.iter().enumerate() {
-            let function = match location.line.is_empty() {
-                true => Function::default(),
-                false => self.function(line.function_id)?,
-            };
+        for (at, (function, line)) in lines.iter().enumerate() {
             let inlined = at + 1 < lines.len();
-            let frame = self.frame(location, module, &function, line.line, inlined)?;
+            let frame = self.frame(location, module, function, *line, inlined)?;
             kernel |= frame.kind == Kind::Kernel;
             frames.push(self.builder.frame(frame));
         }
@@ -353,13 +357,17 @@ impl Labels {
     fn read(tables: &Tables<'_>, labels: &[Label]) -> Result<Self, Error> {
         let mut read = Self::default();
         for entry in labels {
-            match &*tables.string(entry.key)? {
-                label::THREAD => read.thread = Some(entry.str),
-                label::TID => read.tid = u32::try_from(entry.num).unwrap_or(0),
-                label::PID => read.pid = u32::try_from(entry.num).unwrap_or(0),
-                label::STOP => read.stop = stack::stop_of_label(&tables.string(entry.str)?),
-                label::MODE => read.from_kernel = tables.string(entry.str)? == label::KERNEL,
-                _ => {}
+            let key = tables.bytes(entry.key)?;
+            if key == label::THREAD.as_bytes() {
+                read.thread = Some(entry.str);
+            } else if key == label::TID.as_bytes() {
+                read.tid = u32::try_from(entry.num).unwrap_or(0);
+            } else if key == label::PID.as_bytes() {
+                read.pid = u32::try_from(entry.num).unwrap_or(0);
+            } else if key == label::STOP.as_bytes() {
+                read.stop = stack::stop_of_label(tables.bytes(entry.str)?);
+            } else if key == label::MODE.as_bytes() {
+                read.from_kernel = tables.bytes(entry.str)? == label::KERNEL.as_bytes();
             }
         }
         Ok(read)

@@ -180,17 +180,23 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// The string with this index. Invalid UTF-8 is replaced.
+    /// The string with this index. Invalid UTF-8 is replaced, which takes as long as the string.
     pub(super) fn string(&self, index: i64) -> Result<Cow<'a, str>, Error> {
+        self.bytes(index).map(String::from_utf8_lossy)
+    }
+
+    /// The bytes of the string with this index, to compare: the shortest way to say no.
+    pub(super) fn bytes(&self, index: i64) -> Result<&'a [u8], Error> {
         usize::try_from(index)
             .ok()
             .and_then(|at| self.strings.get(at))
-            .map(|bytes| String::from_utf8_lossy(bytes))
+            .copied()
             .ok_or_else(|| damaged(format!("there is no string {index}")))
     }
 
     fn is(&self, value_type: &ValueType, r#type: &str, unit: &str) -> Result<bool, Error> {
-        Ok(self.string(value_type.r#type)? == r#type && self.string(value_type.unit)? == unit)
+        Ok(self.bytes(value_type.r#type)? == r#type.as_bytes()
+            && self.bytes(value_type.unit)? == unit.as_bytes())
     }
 
     fn sample_type(&self, r#type: &str, unit: &str) -> Result<Option<usize>, Error> {
