@@ -50,6 +50,11 @@ impl Builder {
             .or_default() += count;
     }
 
+    /// How many distinct stacks and parts of stacks there are: what a reader of foreign profiles has to bound.
+    pub fn stack_nodes(&self) -> usize {
+        self.stacks.entries.len()
+    }
+
     /// The finished profile. Samples are sorted, so that equal recordings make equal profiles.
     pub fn finish(self, meta: Meta, summary: Summary) -> Profile {
         let mut samples: Vec<Sample> = self

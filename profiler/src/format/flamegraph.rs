@@ -1,0 +1,397 @@
+//! Interactive flame graph, drawn by `inferno` from the same lines that folded files have, coloured by kind of
+//! frame.
+//!
+//! Names of the target cannot become markup: [`super::escape`] leaves no character that XML forbids, and inferno
+//! writes them as text only, with `<`, `>`, `&` and quotes escaped. A colour belongs to a name: where code of two
+//! kinds shares one, the kind that stands first in the legend gives it, and a thread that is named like a function
+//! is coloured like it.
+
+use super::text::{percent, thousands};
+use super::{Error, escape, folded, palette, stack};
+use crate::profile::{Kind, Meta, Profile};
+use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
+use inferno::flamegraph::{self, Options};
+use std::fmt::Write;
+use std::io;
+
+/// In pixels.
+const FONT_SIZE: usize = 12;
+
+/// Longest name of a program in the title, in characters: the title must not reach the controls beside it.
+const MAX_PROGRAM: usize = 32;
+
+/// The whole SVG file. It is 1200 pixels wide until a browser fits it to its window.
+///
+/// # Errors
+/// [`Error::NoSamples`] if there is nothing to draw.
+pub fn write(profile: &Profile) -> Result<Vec<u8>, Error> {
+    let mut stacks: Vec<(String, u64)> = folded::stacks(profile).into_iter().collect();
+    if stacks.is_empty() {
+        return Err(Error::NoSamples);
+    }
+    // Frame by frame. By bytes `a.b` would come between `a` and `a;c`, and the box of `a` would be torn in two.
+    stacks.sort_by(|(a, _), (b, _)| a.split(';').cmp(b.split(';')));
+    let mut palette = palette(profile, &stacks);
+    let svg = draw(&stacks, title(profile), &mut palette).map_err(Error::Write)?;
+    Ok(with_swatches(svg))
+}
+
+fn draw(stacks: &[(String, u64)], title: String, palette: &mut PaletteMap) -> io::Result<Vec<u8>> {
+    let mut options = Options::default();
+    options.title = title;
+    options.subtitle = Some(legend_in_words());
+    options.palette_map = Some(palette);
+    options.bgcolors = Some(BackgroundColor::Flat(Color::new(255, 255, 255)));
+    options.font_size = FONT_SIZE;
+    // The only mode in which inferno takes the order of its lines as given. It reads them from the last to the first.
+    options.flame_chart = true;
+    let lines: Vec<String> = stacks
+        .iter()
+        .rev()
+        .map(|(stack, count)| format!("{stack} {count}"))
+        .collect();
+    let mut svg = Vec::new();
+    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)?;
+    Ok(svg)
+}
+
+/// A colour for every name in the graph.
+fn palette(profile: &Profile, stacks: &[(String, u64)]) -> PaletteMap {
+    let mut palette = PaletteMap::default();
+    // inferno's row of all samples has no name.
+    palette.insert("", palette::THREAD.middle());
+    // What is inserted later wins.
+    for (stack, _) in stacks {
+        let mut names = stack.split(';');
+        for thread in names.by_ref().take(1) {
+            palette.insert(thread, palette::THREAD.middle());
+        }
+        for note in names
+            .take(1)
+            .filter(|name| stack::stop_of_note(name.as_bytes()).is_some())
+        {
+            palette.insert(note, palette::NOTE.middle());
+        }
+    }
+    for kind in Kind::ALL.into_iter().rev() {
+        for frame in profile.frames.iter().filter(|frame| frame.kind == kind) {
+            let name = folded::frame_name(frame);
+            let color = palette::of_kind(kind).color(&name);
+            palette.insert(name, color);
+        }
+    }
+    palette
+}
+
+/// `server (PID 4711) · 5.0 s · 1,234 samples · 99.8 % complete`.
+fn title(profile: &Profile) -> String {
+    let meta = &profile.meta;
+    let summary = &profile.summary;
+    format!(
+        "{}{} · {:.1} s · {} samples · {} complete",
+        program(meta),
+        pids(meta),
+        meta.duration.as_secs_f64(),
+        thousands(summary.kept),
+        percent(summary.complete(), summary.kept),
+    )
+}
+
+fn program(meta: &Meta) -> String {
+    let name = escape(&meta.program);
+    if name.chars().count() <= MAX_PROGRAM {
+        return name.into_owned();
+    }
+    name.chars().take(MAX_PROGRAM - 1).chain(['…']).collect()
+}
+
+fn pids(meta: &Meta) -> String {
+    match meta.pids.as_slice() {
+        [] => String::new(),
+        [pid] => format!(" (PID {pid})"),
+        pids => format!(" ({} processes)", pids.len()),
+    }
+}
+
+/// What the legend says: a kind, and the word for its colour.
+fn legend() -> impl Iterator<Item = (String, Color)> {
+    Kind::ALL
+        .into_iter()
+        .map(|kind| (kind.label(), palette::of_kind(kind)))
+        .chain([("incomplete", palette::NOTE)])
+        .map(|(label, band)| (format!("{label} ({})", band.word), band.middle()))
+}
+
+fn legend_in_words() -> String {
+    legend().map(|(words, _)| words).collect::<Vec<_>>().join(" · ")
+}
+
+/// The graph with swatches in the legend: they replace the subtitle, whose place inferno has kept free. Should a new
+/// version of inferno write the subtitle otherwise, the legend stays in words.
+fn with_swatches(svg: Vec<u8>) -> Vec<u8> {
+    const SUBTITLE: &str = "<text id=\"subtitle\"";
+    const END: &str = "</text>";
+    let Ok(text) = std::str::from_utf8(&svg) else {
+        return svg;
+    };
+    // Before it stands nothing of the target's but the title, in which every `<` is escaped.
+    let Some((before, rest)) = text.split_once(SUBTITLE) else {
+        return svg;
+    };
+    let Some((_, after)) = rest.split_once(END) else {
+        return svg;
+    };
+    [before, &swatches(), after].concat().into_bytes()
+}
+
+fn swatches() -> String {
+    // A character of a monospace font is 0.6 em wide.
+    const CHARACTER: f64 = FONT_SIZE as f64 * 0.6;
+    const SWATCH: f64 = FONT_SIZE as f64;
+    const GAP: f64 = 5.0;
+    const BETWEEN: f64 = 20.0;
+    // inferno puts the baseline of the subtitle here.
+    const BASELINE: f64 = FONT_SIZE as f64 * 4.0;
+    let items: Vec<(f64, String, Color)> = legend()
+        .map(|(words, color)| {
+            (
+                SWATCH + GAP + words.chars().count() as f64 * CHARACTER,
+                words,
+                color,
+            )
+        })
+        .collect();
+    let width: f64 = items.iter().map(|(width, ..)| width + BETWEEN).sum::<f64>() - BETWEEN;
+    // A nested image can be placed in percent of a width that changes; a group cannot.
+    let mut svg = String::from(r#"<svg id="legend" x="50%" overflow="visible">"#);
+    // inferno shows it so faintly that nobody finds it; its rules for a search in progress still win.
+    svg.push_str("<style>#search { opacity:0.6; }</style>");
+    let mut x = -width / 2.0;
+    for (width, words, color) in items {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            svg,
+            r##"<rect x="{x:.1}" y="{:.1}" width="{SWATCH:.0}" height="{SWATCH:.0}" fill="rgb({},{},{})" stroke="#888"/><text x="{:.1}" y="{BASELINE:.1}">{words}</text>"##,
+            BASELINE - SWATCH + 2.0,
+            color.r,
+            color.g,
+            color.b,
+            x + SWATCH + GAP,
+        );
+        x += width + BETWEEN;
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{title, write};
+    use crate::format::palette;
+    use crate::format::testing::{self, Recording};
+    use crate::profile::{Kind, Profile};
+    use inferno::flamegraph::color::Color;
+    use profiler_abi::stop::StopReason;
+
+    fn svg(profile: &Profile) -> String {
+        String::from_utf8(write(profile).unwrap()).unwrap()
+    }
+
+    /// Title and fill of every box.
+    fn boxes(svg: &str) -> Vec<(&str, &str)> {
+        svg.split("<title>")
+            .skip(1)
+            .map(|rest| {
+                let (title, rest) = rest.split_once("</title>").unwrap();
+                let fill = rest.split("fill=\"").nth(1).unwrap().split('"').next().unwrap();
+                (title, fill)
+            })
+            .collect()
+    }
+
+    fn rgb(color: Color) -> String {
+        format!("rgb({},{},{})", color.r, color.g, color.b)
+    }
+
+    #[test]
+    fn every_box_counts_what_the_folded_file_counts() {
+        let svg = svg(&testing::mixed());
+        let boxes = boxes(&svg);
+        for title in [
+            "all (100 samples, 100%)",
+            "server (98 samples, 98.00%)",
+            "[incomplete: no-rule] (3 samples, 3.00%)",
+            "[no stack: no-mapping] (1 samples, 1.00%)",
+            "main.main (94 samples, 94.00%)",
+            "deflate (34 samples, 34.00%)",
+            "handle_mm_fault (4 samples, 4.00%)",
+            "internal/bytealg.IndexByteString (60 samples, 60.00%)",
+        ] {
+            let times = boxes.iter().filter(|(t, _)| *t == title).count();
+            assert_eq!(times, 1, "{title}: {boxes:?}");
+        }
+    }
+
+    #[test]
+    fn boxes_have_the_colour_of_their_kind() {
+        let svg = svg(&testing::mixed());
+        let fill = |start: &str| {
+            boxes(&svg)
+                .into_iter()
+                .find(|(t, _)| t.starts_with(start))
+                .unwrap()
+                .1
+                .to_owned()
+        };
+        assert_eq!(fill("all "), rgb(palette::THREAD.middle()));
+        assert_eq!(fill("server "), rgb(palette::THREAD.middle()));
+        assert_eq!(fill("[incomplete: no-rule]"), rgb(palette::NOTE.middle()));
+        assert_eq!(
+            fill("main.main"),
+            rgb(palette::of_kind(Kind::Go).color("main.main"))
+        );
+        assert_eq!(
+            fill("deflate"),
+            rgb(palette::of_kind(Kind::Native).color("deflate"))
+        );
+        assert_eq!(
+            fill("handle_mm"),
+            rgb(palette::of_kind(Kind::Kernel).color("handle_mm_fault_[k]"))
+        );
+        assert_eq!(
+            fill("[libz"),
+            rgb(palette::of_kind(Kind::Unknown).color("[libz.so.1+0x1f30]"))
+        );
+    }
+
+    #[test]
+    fn a_function_is_one_box_also_beside_its_closures() {
+        let mut r = Recording::new();
+        let [main, func, callee] =
+            ["main.f", "main.f.func1", "main.g"].map(|name| r.frame(name, Kind::Go, false));
+        let root = r.frame("main.main", Kind::Go, false);
+        for stack in [&[root, main][..], &[root, func], &[root, main, callee]] {
+            r.sample((1, 1, "x"), stack, StopReason::Root, false, 10);
+        }
+        let svg = svg(&r.finish());
+        let found: Vec<_> = boxes(&svg)
+            .into_iter()
+            .filter(|(t, _)| t.starts_with("main.f ("))
+            .collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].0.starts_with("main.f (20 samples"), "{found:?}");
+    }
+
+    #[test]
+    fn the_title_says_what_was_recorded() {
+        let mut profile = testing::mixed();
+        assert_eq!(
+            title(&profile),
+            "server (PID 4711) · 5.0 s · 100 samples · 94.0 % complete"
+        );
+        profile.meta.pids = vec![1, 2];
+        profile.meta.program = "x".repeat(100);
+        profile.summary.kept = 1_234_567;
+        let expected = format!(
+            "{}… (2 processes) · 5.0 s · 1,234,567 samples · <0.1 % complete",
+            "x".repeat(31)
+        );
+        assert_eq!(title(&profile), expected);
+    }
+
+    #[test]
+    fn the_legend_has_a_swatch_for_every_kind() {
+        let svg = svg(&testing::mixed());
+        let legend = svg
+            .split(r#"<svg id="legend""#)
+            .nth(1)
+            .unwrap()
+            .split("</svg>")
+            .next()
+            .unwrap();
+        for kind in Kind::ALL {
+            let band = palette::of_kind(kind);
+            assert!(legend.contains(&rgb(band.middle())), "{legend}");
+            assert!(
+                legend.contains(&format!(">{} ({})<", kind.label(), band.word)),
+                "{legend}"
+            );
+        }
+        assert!(legend.contains(">incomplete (pink)<"), "{legend}");
+        assert!(
+            !svg.contains(r#"id="subtitle""#),
+            "the swatches replace the words"
+        );
+    }
+
+    #[test]
+    fn names_of_the_target_cannot_become_markup() {
+        let mut r = Recording::new();
+        let names = [
+            "<script>alert(1)</script>",
+            "a\"b'c&d;e",
+            "]]><x/>",
+            "esc\u{1b}[2J\u{0}\u{ffff}\u{202e}",
+            "</title></g></svg>",
+            &String::from_utf8_lossy(b"bad\xff\xfeutf8"),
+        ];
+        for name in names {
+            let frame = r.frame(name, Kind::Native, false);
+            r.sample((1, 1, name), &[frame], StopReason::Root, false, 1);
+        }
+        let mut profile = r.finish();
+        profile.meta.program = "<script>\u{8}<text id=\"subtitle\"".to_owned();
+        let svg = svg(&profile);
+
+        well_formed(&svg);
+        assert_eq!(svg.matches("<script").count(), 1, "only inferno's own");
+        let boxes = boxes(&svg);
+        for title in [
+            "&lt;script&gt;alert(1)&lt;/script&gt; (",
+            "a&quot;b&apos;c&amp;d:e (",
+            "]]&gt;&lt;x/&gt; (",
+            r"esc\u{1b}[2J\u{0}\u{ffff}\u{202e} (",
+            "&lt;/title&gt;&lt;/g&gt;&lt;/svg&gt; (",
+            "bad\u{fffd}\u{fffd}utf8 (",
+        ] {
+            // Once as a thread, once as a function.
+            assert_eq!(
+                boxes.iter().filter(|(t, _)| t.starts_with(title)).count(),
+                2,
+                "{title}: {boxes:?}"
+            );
+        }
+        assert!(svg.contains(r#"<svg id="legend""#));
+    }
+
+    /// Tags are balanced, entities are XML's own, and there is no character that XML 1.0 forbids.
+    fn well_formed(svg: &str) {
+        assert!(svg.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'));
+        assert!(!svg.contains(['\u{fffe}', '\u{ffff}']));
+        let mut open = Vec::new();
+        let mut rest = svg;
+        while let Some((text, tag)) = rest.split_once('<') {
+            for entity in text.split('&').skip(1) {
+                let name = entity.split(';').next().unwrap();
+                assert!(["lt", "gt", "amp", "quot", "apos"].contains(&name), "&{entity}");
+            }
+            let end = |tail: &str| tag.find(tail).map(|at| at + tail.len()).unwrap();
+            let len = if tag.starts_with("!--") {
+                end("-->")
+            } else if tag.starts_with("![CDATA[") {
+                end("]]>")
+            } else {
+                let len = end(">");
+                let inner = &tag[..len - 1];
+                if let Some(name) = inner.strip_prefix('/') {
+                    assert_eq!(open.pop(), Some(name));
+                } else if !inner.starts_with(['!', '?']) && !inner.ends_with('/') {
+                    open.push(inner.split(' ').next().unwrap());
+                }
+                len
+            };
+            rest = &tag[len..];
+        }
+        assert!(open.is_empty(), "{open:?}");
+    }
+}

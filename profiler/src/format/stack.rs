@@ -1,0 +1,97 @@
+//! The one rule for what a sample looks like, in every format.
+//!
+//! A whole stack is its frames. One that ended early keeps its frames and gets a *note* where its missing callers
+//! would be, outermost: `[incomplete: no-rule]`. So it is seen, and cannot be taken for a chain that begins with
+//! the frame where the walk happened to end. A sample without a single frame is only a note,
+//! `[no stack: no-user-stack]`, so that it still counts.
+
+use crate::profile::{FrameId, Profile, Sample, Thread};
+use profiler_abi::stop::StopReason;
+
+const INCOMPLETE: &str = "[incomplete: ";
+const NO_STACK: &str = "[no stack: ";
+
+/// A sample as the formats show it.
+pub(super) struct Stack<'a> {
+    /// The thread, outside of everything.
+    pub(super) thread: &'a Thread,
+    /// What stands between the thread and the frames, if something is missing.
+    pub(super) note: Option<String>,
+    /// The frames, root first.
+    pub(super) frames: Vec<FrameId>,
+}
+
+impl<'a> Stack<'a> {
+    /// What `sample` looks like.
+    pub(super) fn of(profile: &'a Profile, sample: &Sample) -> Self {
+        let mut frames: Vec<FrameId> = profile.walk_ids(sample.stack).map(|(_, frame)| frame).collect();
+        frames.reverse();
+        Self {
+            thread: &profile.threads[sample.thread.0 as usize],
+            note: note(sample.stop, frames.is_empty()),
+            frames,
+        }
+    }
+}
+
+fn note(stop: StopReason, empty: bool) -> Option<String> {
+    match (empty, stop.is_complete()) {
+        (true, _) => Some(format!("{NO_STACK}{}]", stop.label())),
+        (false, false) => Some(format!("{INCOMPLETE}{}]", stop.label())),
+        (false, true) => None,
+    }
+}
+
+/// The reason that a note gives, if `name` is one.
+pub(super) fn stop_of_note(name: &[u8]) -> Option<StopReason> {
+    let label = name
+        .strip_prefix(INCOMPLETE.as_bytes())
+        .or_else(|| name.strip_prefix(NO_STACK.as_bytes()))?
+        .strip_suffix(b"]")?;
+    stop_of_label(label)
+}
+
+/// The reason with this label.
+pub(super) fn stop_of_label(label: &[u8]) -> Option<StopReason> {
+    StopReason::ALL
+        .iter()
+        .copied()
+        .find(|stop| stop.label().as_bytes() == label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{note, stop_of_note};
+    use profiler_abi::stop::StopReason;
+
+    #[test]
+    fn only_whole_stacks_go_without_a_note() {
+        assert_eq!(note(StopReason::Root, false), None);
+        assert_eq!(note(StopReason::NoRule, false).unwrap(), "[incomplete: no-rule]");
+        assert_eq!(
+            note(StopReason::NoUserStack, true).unwrap(),
+            "[no stack: no-user-stack]"
+        );
+        assert_eq!(note(StopReason::Root, true).unwrap(), "[no stack: root]");
+    }
+
+    #[test]
+    fn a_note_leads_back_to_its_reason() {
+        for &stop in StopReason::ALL {
+            for empty in [true, false] {
+                if let Some(note) = note(stop, empty) {
+                    assert_eq!(stop_of_note(note.as_bytes()), Some(stop));
+                }
+            }
+        }
+        for name in [
+            "main",
+            "[incomplete: ]",
+            "[incomplete: no-rule",
+            "[no stack: because]",
+            "",
+        ] {
+            assert_eq!(stop_of_note(name.as_bytes()), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The closing table of a run: what was taken, kept and lost, as text and as JSON.
+
+use super::escape;
+use super::text::{percent, thousands};
+use crate::profile::{Profile, Summary};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::UNIX_EPOCH;
+
+/// Modules without symbols that the text lists; the JSON has all of them.
+const MAX_MODULES: usize = 10;
+
+/// A table for a terminal, ended by a newline. What comes from the target is escaped.
+pub fn text(profile: &Profile) -> String {
+    let mut table = Table::default();
+    samples(&mut table, profile);
+    lost(&mut table, &profile.summary);
+    let mut out = table.render();
+    missing(&mut out, &profile.summary);
+    out
+}
+
+fn samples(table: &mut Table, profile: &Profile) {
+    let summary = &profile.summary;
+    let (seconds, hz) = (profile.meta.duration.as_secs_f64(), profile.meta.frequency_hz);
+    let share = |n| percent(n, summary.kept);
+    let early = summary.kept.saturating_sub(summary.complete());
+    table.row(
+        0,
+        "samples",
+        summary.kept,
+        format!("in {seconds:.1} s at {hz} Hz"),
+    );
+    if summary.kept == 0 {
+        return;
+    }
+    table.row(1, "complete", summary.complete(), share(summary.complete()));
+    table.row(1, "ended early", early, share(early));
+    for (stop, &n) in summary.by_stop.iter().filter(|(stop, _)| !stop.is_complete()) {
+        table.row(2, stop.label(), n, stop.sentence());
+    }
+    table.row(
+        1,
+        "in the kernel",
+        summary.from_kernel,
+        share(summary.from_kernel),
+    );
+}
+
+fn lost(table: &mut Table, summary: &Summary) {
+    table.row(0, "lost", summary.lost(), "");
+    let causes = [
+        (
+            "ring-full",
+            summary.lost_ring_full,
+            "the ring buffer was full: we did not drain it fast enough",
+        ),
+        (
+            "ticks",
+            summary.lost_ticks,
+            "the sampling clock did not tick while the target ran",
+        ),
+    ];
+    for (label, n, sentence) in causes.into_iter().filter(|(_, n, _)| *n > 0) {
+        table.row(1, label, n, sentence);
+    }
+}
+
+fn missing(out: &mut String, summary: &Summary) {
+    if summary.missing.is_empty() {
+        return;
+    }
+    out.push_str("\nmodules without symbols, and how many samples have frames in them\n");
+    let mut table = Table::default();
+    for missing in summary.missing.iter().take(MAX_MODULES) {
+        table.row(
+            1,
+            &escape(&missing.module),
+            missing.samples,
+            escape(&missing.reason),
+        );
+    }
+    out.push_str(&table.render());
+    if let more @ 1.. = summary.missing.len().saturating_sub(MAX_MODULES) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "  and {more} more");
+    }
+}
+
+/// Rows of label, number and remark, aligned.
+#[derive(Default)]
+struct Table {
+    rows: Vec<(String, String, String)>,
+}
+
+impl Table {
+    fn row(&mut self, depth: usize, label: &str, n: u64, remark: impl Into<String>) {
+        let label = format!("{:indent$}{label}", "", indent = 2 * depth);
+        self.rows.push((label, thousands(n), remark.into()));
+    }
+
+    fn render(&self) -> String {
+        let width = |cell: fn(&(String, String, String)) -> &str| {
+            self.rows
+                .iter()
+                .map(|row| cell(row).chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let (labels, numbers) = (width(|row| &row.0), width(|row| &row.1));
+        let mut out = String::new();
+        for (label, number, remark) in &self.rows {
+            let line = format!("{label:labels$}  {number:>numbers$}  {remark}");
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out
+    }
+}
+
+/// The table for programs: one JSON object, ended by a newline.
+///
+/// The names of its fields are stable. Fields may be added; when one is renamed, removed or changes its meaning,
+/// `schema` becomes 2.
+///
+/// | field | what |
+/// |---|---|
+/// | `schema` | 1 |
+/// | `program`, `pids` | what was recorded |
+/// | `start_unix_ms`, `duration_seconds`, `frequency_hz` | when, how long, samples per second and CPU |
+/// | `facts` | facts of host and target, by name |
+/// | `samples.kept` | samples in the profile |
+/// | `samples.complete`, `samples.complete_percent` | those whose stacks are whole; 100 if there are no samples |
+/// | `samples.from_kernel` | those that interrupted kernel code |
+/// | `samples.ended_early` | a list of `reason`, `samples`, `sentence` for each way in which walks ended early |
+/// | `lost.total`, `lost.ring_full`, `lost.ticks` | samples that are not in the profile, by cause |
+/// | `modules_without_symbols` | a list of `module`, `samples`, `reason`, most samples first |
+///
+/// Names are not escaped beyond what JSON demands.
+pub fn json(profile: &Profile) -> String {
+    let document = Document::of(profile);
+    // No map here has keys that are not strings, which is all that could fail.
+    let mut json = serde_json::to_string_pretty(&document).unwrap_or_default();
+    json.push('\n');
+    json
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    program: &'a str,
+    pids: &'a [u32],
+    start_unix_ms: u64,
+    duration_seconds: f64,
+    frequency_hz: u64,
+    facts: BTreeMap<&'a str, &'a str>,
+    samples: Samples,
+    lost: Lost,
+    modules_without_symbols: Vec<WithoutSymbols<'a>>,
+}
+
+#[derive(Serialize)]
+struct Samples {
+    kept: u64,
+    complete: u64,
+    complete_percent: f64,
+    from_kernel: u64,
+    ended_early: Vec<EndedEarly>,
+}
+
+#[derive(Serialize)]
+struct EndedEarly {
+    reason: &'static str,
+    samples: u64,
+    sentence: &'static str,
+}
+
+#[derive(Serialize)]
+struct Lost {
+    total: u64,
+    ring_full: u64,
+    ticks: u64,
+}
+
+#[derive(Serialize)]
+struct WithoutSymbols<'a> {
+    module: &'a str,
+    samples: u64,
+    reason: &'a str,
+}
+
+impl<'a> Document<'a> {
+    fn of(profile: &'a Profile) -> Self {
+        let (meta, summary) = (&profile.meta, &profile.summary);
+        let start = meta.start.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            schema: 1,
+            program: &meta.program,
+            pids: &meta.pids,
+            start_unix_ms: u64::try_from(start.as_millis()).unwrap_or(u64::MAX),
+            duration_seconds: meta.duration.as_secs_f64(),
+            frequency_hz: meta.frequency_hz,
+            facts: meta
+                .facts
+                .iter()
+                .map(|(name, value)| (&**name, &**value))
+                .collect(),
+            samples: Samples {
+                kept: summary.kept,
+                complete: summary.complete(),
+                complete_percent: summary.complete_percent(),
+                from_kernel: summary.from_kernel,
+                ended_early: summary
+                    .by_stop
+                    .iter()
+                    .filter(|(stop, _)| !stop.is_complete())
+                    .map(|(stop, &samples)| EndedEarly {
+                        reason: stop.label(),
+                        samples,
+                        sentence: stop.sentence(),
+                    })
+                    .collect(),
+            },
+            lost: Lost {
+                total: summary.lost(),
+                ring_full: summary.lost_ring_full,
+                ticks: summary.lost_ticks,
+            },
+            modules_without_symbols: summary
+                .missing
+                .iter()
+                .map(|missing| WithoutSymbols {
+                    module: &missing.module,
+                    samples: missing.samples,
+                    reason: &missing.reason,
+                })
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{json, text};
+    use crate::format::testing::{self, Recording};
+    use crate::profile::{Kind, Missing};
+    use profiler_abi::stop::StopReason;
+
+    #[test]
+    fn the_table_accounts_for_every_sample() {
+        assert_eq!(
+            text(&testing::mixed()),
+            "\
+samples            100  in 5.0 s at 997 Hz
+  complete          94  94.0 %
+  ended early        6  6.0 %
+    no-user-stack    2  the task has no user stack
+    no-mapping       1  the address is in no known executable mapping
+    no-rule          3  no unwind rule covers the address and the frame pointer leads nowhere
+  in the kernel      6  6.0 %
+lost                 5
+  ring-full          5  the ring buffer was full: we did not drain it fast enough
+
+modules without symbols, and how many samples have frames in them
+  /lib/libz.so.1  3  it is stripped; install zlib1g-dbgsym
+"
+        );
+    }
+
+    #[test]
+    fn an_idle_target_has_a_short_table() {
+        assert_eq!(
+            text(&testing::empty()),
+            "\
+samples  0  in 5.0 s at 997 Hz
+lost     0
+"
+        );
+    }
+
+    #[test]
+    fn large_numbers_are_aligned_and_long_lists_cut() {
+        let mut r = Recording::new();
+        let main = r.frame("main", Kind::Native, false);
+        r.sample((1, 1, "x"), &[main], StopReason::Root, false, 1_234_567);
+        let missing = |n: u64| Missing {
+            module: format!("/lib/{n}.so"),
+            samples: 13 - n,
+            reason: "stripped".to_owned(),
+        };
+        r.lost(0, 42, (0..13).map(missing).collect());
+        assert_eq!(
+            text(&r.finish()),
+            "\
+samples          1,234,567  in 5.0 s at 997 Hz
+  complete       1,234,567  100.0 %
+  ended early            0  0.0 %
+  in the kernel          0  0.0 %
+lost                    42
+  ticks                 42  the sampling clock did not tick while the target ran
+
+modules without symbols, and how many samples have frames in them
+  /lib/0.so  13  stripped
+  /lib/1.so  12  stripped
+  /lib/2.so  11  stripped
+  /lib/3.so  10  stripped
+  /lib/4.so   9  stripped
+  /lib/5.so   8  stripped
+  /lib/6.so   7  stripped
+  /lib/7.so   6  stripped
+  /lib/8.so   5  stripped
+  /lib/9.so   4  stripped
+  and 3 more
+"
+        );
+    }
+
+    #[test]
+    fn names_of_the_target_cannot_move_the_cursor() {
+        let mut r = Recording::new();
+        let evil = "\u{1b}[2J\n\u{202e}".to_owned();
+        let (module, reason) = (evil.clone(), evil);
+        r.lost(
+            0,
+            0,
+            vec![Missing {
+                module,
+                samples: 1,
+                reason,
+            }],
+        );
+        let table = text(&r.finish());
+        assert!(
+            table.ends_with("  \\u{1b}[2J\\n\\u{202e}  1  \\u{1b}[2J\\n\\u{202e}\n"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn the_json_has_the_documented_fields() {
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&json(&testing::mixed())).unwrap(),
+            serde_json::json!({
+                "schema": 1,
+                "program": "server",
+                "pids": [4711],
+                "start_unix_ms": 1_700_000_000_123_u64,
+                "duration_seconds": 5.04,
+                "frequency_hz": 997,
+                "facts": {"kernel": "6.1.0", "go": "go1.26.0 X=y"},
+                "samples": {
+                    "kept": 100,
+                    "complete": 94,
+                    "complete_percent": 94.0,
+                    "from_kernel": 6,
+                    "ended_early": [
+                        {"reason": "no-user-stack", "samples": 2, "sentence": "the task has no user stack"},
+                        {
+                            "reason": "no-mapping",
+                            "samples": 1,
+                            "sentence": "the address is in no known executable mapping",
+                        },
+                        {
+                            "reason": "no-rule",
+                            "samples": 3,
+                            "sentence": "no unwind rule covers the address and the frame pointer leads nowhere",
+                        },
+                    ],
+                },
+                "lost": {"total": 5, "ring_full": 5, "ticks": 0},
+                "modules_without_symbols": [
+                    {
+                        "module": "/lib/libz.so.1",
+                        "samples": 3,
+                        "reason": "it is stripped; install zlib1g-dbgsym",
+                    },
+                ],
+            })
+        );
+    }
+}
