@@ -7,7 +7,7 @@
 mod sources;
 mod toolchain;
 
-use crate::command::run;
+use crate::command::{outside_cargo, run};
 use crate::workspace;
 use anyhow::{Context, Result, bail};
 use sources::Record;
@@ -105,7 +105,15 @@ fn compile(toolchain: &Toolchain) -> Result<PathBuf> {
         // Not RUSTFLAGS, which would cut a path at its spaces.
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .current_dir(root))?;
-    Ok(target_dir.join(TARGET).join("bpf").join("profiler-bpf"))
+
+    // BTF has all that the verifier shows; DWARF is needed to make it, and is most of the file.
+    let linked = target_dir.join(TARGET).join("bpf/profiler-bpf");
+    let stripped = linked.with_extension("o");
+    run(outside_cargo(toolchain.objcopy()?)
+        .arg("--strip-debug")
+        .arg(&linked)
+        .arg(&stripped))?;
+    Ok(stripped)
 }
 
 /// Leaves a file that is right alone, so that cargo does not rebuild what embeds it. Says whether it was wrong.

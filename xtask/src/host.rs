@@ -78,6 +78,8 @@ pub fn require_debian(packages: &[&str], why: &str) -> Result<()> {
             "-q",
             "-y",
             "--no-install-recommends",
+            // A package that would drive out another is for the owner of the machine to decide.
+            "--no-remove",
             "-o",
             "DPkg::Lock::Timeout=300",
         ])

@@ -15,8 +15,8 @@ use std::process::Command;
 const LLVM: u32 = 22;
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
-/// A stable Rust whose `core` source is packaged.
-const DEBIAN_RUST: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
+/// A stable Rust whose `core` source is packaged, and LLVM's tools.
+const DEBIAN_RUST: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "llvm-22"];
 /// What bpf-linker is built with.
 const DEBIAN_LLVM: &[&str] = &[
     "llvm-22-dev",
@@ -75,12 +75,31 @@ impl Toolchain {
 
     /// Prefixes of paths that would differ from machine to machine in the object, and what to write for them.
     pub fn path_prefixes(&self, root: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
-        let sysroot = output(self.rustc().args(["--print", "sysroot"]))?;
         Ok(vec![
             (cargo_home()?, "cargo"),
-            (Path::new(sysroot.trim_end()).join("lib/rustlib/src/rust"), "rust"),
+            (self.sysroot()?.join("lib/rustlib/src/rust"), "rust"),
             (root.to_path_buf(), "."),
         ])
+    }
+
+    /// Its LLVM's objcopy; that of GNU does not know BPF.
+    pub fn objcopy(&self) -> Result<PathBuf> {
+        Ok(match self {
+            Self::Nightly => {
+                let answer = output(self.rustc().arg("-vV"))?;
+                let host = field(&answer, "host: ").context("rustc does not name its host")?;
+                self.sysroot()?
+                    .join("lib/rustlib")
+                    .join(host)
+                    .join("bin/rust-objcopy")
+            }
+            Self::Debian => Path::new(LLVM_PREFIX).join("bin/llvm-objcopy"),
+        })
+    }
+
+    fn sysroot(&self) -> Result<PathBuf> {
+        let sysroot = output(self.rustc().args(["--print", "sysroot"]))?;
+        Ok(PathBuf::from(sysroot.trim_end()))
     }
 
     fn rustc(&self) -> Command {
@@ -141,10 +160,12 @@ fn nightly_has_source() -> bool {
 
 /// The first number of the LLVM version in the answer to `rustc -vV`.
 fn llvm_release(answer: &str) -> Option<u32> {
-    let version = answer
-        .lines()
-        .find_map(|line| line.strip_prefix("LLVM version: "))?;
-    version.split('.').next()?.parse().ok()
+    field(answer, "LLVM version: ")?.split('.').next()?.parse().ok()
+}
+
+/// A line of the answer to `rustc -vV`.
+fn field<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    answer.lines().find_map(|line| line.strip_prefix(name))
 }
 
 /// `PATH` with the directory that `cargo install` fills, which only rustup puts there.
