@@ -7,7 +7,7 @@
 mod sources;
 mod toolchain;
 
-use crate::command::{outside_cargo, run};
+use crate::command::run;
 use crate::workspace;
 use anyhow::{Context, Result, bail};
 use sources::Record;
@@ -109,7 +109,8 @@ fn compile(toolchain: &Toolchain) -> Result<PathBuf> {
     // BTF has all that the verifier shows; DWARF is needed to make it, and is most of the file.
     let linked = target_dir.join(TARGET).join("bpf/profiler-bpf");
     let stripped = linked.with_extension("o");
-    run(outside_cargo(toolchain.objcopy()?)
+    run(toolchain
+        .objcopy()?
         .arg("--strip-debug")
         .arg(&linked)
         .arg(&stripped))?;

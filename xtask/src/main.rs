@@ -13,6 +13,7 @@ mod tidy;
 mod workspace;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(
@@ -41,12 +42,20 @@ enum Task {
     Tidy,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Args::parse().task {
+fn main() -> ExitCode {
+    let outcome = match Args::parse().task {
         Task::Bpf { check: true } => bpf::check(),
         Task::Bpf { check: false } => bpf::build(),
         Task::Demo => demo::run(),
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, the causes included, wherever RUST_BACKTRACE is set.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

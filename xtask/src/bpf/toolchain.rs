@@ -83,17 +83,18 @@ impl Toolchain {
     }
 
     /// Its LLVM's objcopy; that of GNU does not know BPF.
-    pub fn objcopy(&self) -> Result<PathBuf> {
+    pub fn objcopy(&self) -> Result<Command> {
         Ok(match self {
             Self::Nightly => {
                 let answer = output(self.rustc().arg("-vV"))?;
                 let host = field(&answer, "host: ").context("rustc does not name its host")?;
-                self.sysroot()?
-                    .join("lib/rustlib")
-                    .join(host)
-                    .join("bin/rust-objcopy")
+                let lib = self.sysroot()?.join("lib");
+                let mut command = outside_cargo(lib.join("rustlib").join(host).join("bin/rust-objcopy"));
+                // It is made to be started by rustc, which has found its libraries already.
+                command.env("LD_LIBRARY_PATH", lib);
+                command
             }
-            Self::Debian => Path::new(LLVM_PREFIX).join("bin/llvm-objcopy"),
+            Self::Debian => outside_cargo(Path::new(LLVM_PREFIX).join("bin/llvm-objcopy")),
         })
     }
 
