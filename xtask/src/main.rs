@@ -1,1 +1,61 @@
-fn main() {}
+//! What cargo alone cannot do for this repository: `cargo xtask <task>`.
+//!
+//! A task says what it does, installs what is missing (after saying what and why) and ends with the first
+//! failure.
+
+mod bpf;
+mod command;
+mod demo;
+mod go;
+mod host;
+mod test;
+mod tidy;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Builds, demonstrates and tests the profiler"
+)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the BPF object that the profiler embeds, profiler/bpf/profiler.bpf.o
+    Bpf {
+        /// Only check that the object fits its sources; needs no toolchain
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build everything, record a program in which Go and C call each other, and draw it (needs root)
+    Demo,
+    /// Everything that must pass before a change is accepted (needs root)
+    Test,
+    /// Check the rules of the repository that no other tool knows
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().task {
+        Task::Bpf { check: true } => bpf::check(),
+        Task::Bpf { check: false } => bpf::build(),
+        Task::Demo => demo::run(),
+        Task::Test => test::run(),
+        Task::Tidy => tidy::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, the causes included, wherever RUST_BACKTRACE is set.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
