@@ -181,7 +181,7 @@ pub struct ExtRule {
     /// debug format calls it. Any register but sp and bp is known only in the innermost frame and in one that a
     /// signal interrupted.
     pub reg: u32,
-    /// [`ExtRule::DEREF`] or 0.
+    /// Bits: [`ExtRule::DEREF`], [`ExtRule::BP_AT_BP`].
     pub flags: u32,
     /// Added to the register, in bytes.
     pub offset: i32,
@@ -189,15 +189,21 @@ pub struct ExtRule {
     pub addend: i32,
     /// Return address at CFA + this, in bytes.
     pub ra_offset: i32,
-    /// Caller's frame pointer at CFA + this, in bytes; [`ExtRule::BP_SAME`] if it is still in the register.
+    /// Caller's frame pointer at CFA + this, in bytes; [`ExtRule::BP_SAME`] if it is still in the register,
+    /// [`ExtRule::BP_LOST`] if nothing tells it.
     pub bp_offset: i32,
 }
 
 impl ExtRule {
     /// The CFA is what memory holds at reg + offset, plus the addend; without it, reg + offset itself.
     pub const DEREF: u32 = 1;
+    /// `bp_offset` counts from the frame pointer, not from the CFA. gcc's functions that realign the stack are
+    /// like that: the frame pointer points to the caller's, and the CFA is behind a pointer next to it.
+    pub const BP_AT_BP: u32 = 2;
     /// The caller's frame pointer was not saved.
     pub const BP_SAME: i32 = i32::MIN;
+    /// The caller's frame pointer cannot be told: the walk goes on with none (0).
+    pub const BP_LOST: i32 = i32::MIN + 1;
 }
 
 #[cfg(test)]

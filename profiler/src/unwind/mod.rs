@@ -1,1 +1,27 @@
-//! (being written)
+//! Where each instruction's caller is: unwind rules for the code of an object, from whatever describes it.
+//!
+//! Everything here turns bytes into [`Row`]s and does nothing else: no I/O, no process, no clock.
+//!
+//! ```text
+//! .eh_frame, .debug_frame ─► dwarf ─┐
+//! pcsp of .gopclntab      ─► pcsp ──┼─► Layer ─► Rows ─► table (what the BPF program reads)
+//! machine code            ─► asm, go_asm ─┘
+//! ```
+
+pub mod asm;
+pub mod coverage;
+pub mod dwarf;
+pub mod ext;
+pub mod go_asm;
+pub mod pcsp;
+pub mod rows;
+pub mod table;
+
+mod cfi;
+mod state;
+#[cfg(test)]
+mod testing;
+
+pub use coverage::{Coverage, Unsupported};
+pub use ext::ExtTable;
+pub use rows::{Layer, Row, Rows};

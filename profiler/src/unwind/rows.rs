@@ -1,0 +1,379 @@
+//! Rows of one object: which rule is in force from which address on.
+//!
+//! Several sources describe code (frame information of compilers, tables of the Go linker, the machine code
+//! itself). Each fills a [`Layer`]; [`Rows::overlay`] puts the layers on each other.
+
+use std::ops::Range;
+
+use profiler_abi::rule::Rule;
+
+use crate::addr::Svma;
+
+/// `rule` is in force from `start` to the next row's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// First address.
+    pub start: Svma,
+    /// How to step from there.
+    pub rule: Rule,
+}
+
+/// What one source says about code, function by function.
+#[derive(Debug, Default)]
+pub struct Layer {
+    spans: Vec<Span>,
+    rows: Vec<Row>,
+}
+
+/// The rows of one function: `rows[first..first + len]`, the last of which ends at `end`.
+#[derive(Debug)]
+struct Span {
+    start: Svma,
+    end: Svma,
+    first: usize,
+    len: usize,
+}
+
+/// A rule and the addresses that it is in force at; never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    start: Svma,
+    end: Svma,
+    rule: Rule,
+}
+
+impl Layer {
+    /// Adds a function whose code is `range`. Its rows come in ascending order; those outside the range or out of
+    /// order are left out, and of two with the same start the later one counts.
+    ///
+    /// A range that starts within another one ends the other one: glibc's and Go's signal trampolines are said to
+    /// start one byte early, in the padding that may belong to the function before.
+    pub fn push(&mut self, range: Range<Svma>, rows: impl IntoIterator<Item = Row>) {
+        let first = self.rows.len();
+        for row in rows {
+            if !range.contains(&row.start) {
+                continue;
+            }
+            match self.rows[first..].last() {
+                Some(last) if row.start < last.start => continue,
+                Some(last) if row.start == last.start => {
+                    self.rows.pop();
+                }
+                _ => {}
+            }
+            self.rows.push(row);
+        }
+        if let Some(row) = self.rows.get(first) {
+            self.spans.push(Span {
+                start: row.start,
+                end: range.end,
+                first,
+                len: self.rows.len() - first,
+            });
+        }
+    }
+
+    /// How many functions have rows.
+    pub fn functions(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// The pieces in ascending order, disjoint.
+    fn into_pieces(mut self) -> Vec<Piece> {
+        self.spans.sort_by_key(|span| span.start);
+        let mut pieces = Vec::with_capacity(self.rows.len());
+        for (i, span) in self.spans.iter().enumerate() {
+            let end = match self.spans.get(i + 1) {
+                Some(next) => span.end.min(next.start),
+                None => span.end,
+            };
+            let rows = &self.rows[span.first..span.first + span.len];
+            for (j, row) in rows.iter().enumerate() {
+                let piece = Piece {
+                    start: row.start,
+                    end: rows.get(j + 1).map_or(end, |next| next.start.min(end)),
+                    rule: row.rule,
+                };
+                if piece.start < piece.end {
+                    pieces.push(piece);
+                }
+            }
+        }
+        pieces
+    }
+}
+
+/// The rows of an object, in ascending order. No two neighbours have the same rule; before the first row and
+/// after the last (whose rule is [`Rule::NONE`]) there is no code with a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    rows: Vec<Row>,
+}
+
+impl Rows {
+    /// Puts `layers` on each other: where several cover an address, the first of them counts. What lies outside
+    /// `text` (the executable ranges of the object, in any order) is cut off.
+    pub fn overlay(layers: impl IntoIterator<Item = Layer>, text: &[Range<Svma>]) -> Self {
+        let pieces = layers
+            .into_iter()
+            .map(Layer::into_pieces)
+            .reduce(|above, below| merge(&above, &below))
+            .unwrap_or_default();
+        Self::from_pieces(&clip(&pieces, &disjoint(text)))
+    }
+
+    fn from_pieces(pieces: &[Piece]) -> Self {
+        let mut rows = Vec::with_capacity(pieces.len() + 1);
+        let mut push = |start, rule| {
+            let last = rows.last().map_or(Rule::NONE, |row: &Row| row.rule);
+            if rule != last {
+                rows.push(Row { start, rule });
+            }
+        };
+        let mut end = None;
+        for piece in pieces {
+            if let Some(end) = end.filter(|&end| end < piece.start) {
+                push(end, Rule::NONE);
+            }
+            push(piece.start, piece.rule);
+            end = Some(piece.end);
+        }
+        if let Some(end) = end {
+            push(end, Rule::NONE);
+        }
+        Self { rows }
+    }
+
+    /// The rows.
+    pub fn as_slice(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// The rule in force at an address.
+    pub fn rule_at(&self, address: Svma) -> Rule {
+        let after = self.rows.partition_point(|row| row.start <= address);
+        match after.checked_sub(1) {
+            Some(i) => self.rows[i].rule,
+            None => Rule::NONE,
+        }
+    }
+
+    /// How many bytes of `text` have no rule.
+    pub fn bytes_without_rule(&self, text: &[Range<Svma>]) -> u64 {
+        let text = disjoint(text);
+        let ends = self.rows.iter().skip(1).map(|row| row.start);
+        let pieces: Vec<Piece> = self
+            .rows
+            .iter()
+            .zip(ends)
+            .filter(|(row, _)| row.rule != Rule::NONE)
+            .map(|(row, end)| Piece {
+                start: row.start,
+                end,
+                rule: row.rule,
+            })
+            .collect();
+        let all: u64 = text.iter().map(|range| range.end.0 - range.start.0).sum();
+        let with_rule: u64 = clip(&pieces, &text)
+            .iter()
+            .map(|piece| piece.end.0 - piece.start.0)
+            .sum();
+        all - with_rule
+    }
+}
+
+/// The ranges in ascending order, without empty ones, overlaps cut.
+fn disjoint(ranges: &[Range<Svma>]) -> Vec<Range<Svma>> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_by_key(|range| range.start);
+    let mut end = Svma(0);
+    sorted.retain_mut(|range| {
+        range.start = range.start.max(end);
+        end = end.max(range.end);
+        range.start < range.end
+    });
+    sorted
+}
+
+/// `above`, and `below` where `above` has nothing.
+fn merge(above: &[Piece], below: &[Piece]) -> Vec<Piece> {
+    let mut out = Vec::with_capacity(above.len() + below.len());
+    let mut above = above.iter().peekable();
+    for &piece in below {
+        let mut rest = piece;
+        while let Some(&&over) = above.peek()
+            && over.start < rest.end
+        {
+            if rest.start < over.start {
+                out.push(Piece {
+                    end: over.start,
+                    ..rest
+                });
+            }
+            rest.start = rest.start.max(over.end);
+            if over.end > rest.end {
+                // It also covers what comes after `piece`.
+                break;
+            }
+            out.push(over);
+            above.next();
+        }
+        if rest.start < rest.end {
+            out.push(rest);
+        }
+    }
+    out.extend(above.copied());
+    out
+}
+
+/// What of `pieces` lies in `ranges`; both in ascending order and disjoint.
+fn clip(pieces: &[Piece], ranges: &[Range<Svma>]) -> Vec<Piece> {
+    let mut out = Vec::with_capacity(pieces.len());
+    let mut pieces = pieces.iter().peekable();
+    for range in ranges {
+        while let Some(&&piece) = pieces.peek()
+            && piece.start < range.end
+        {
+            let start = piece.start.max(range.start);
+            let end = piece.end.min(range.end);
+            if start < end {
+                out.push(Piece { start, end, ..piece });
+            }
+            if piece.end > range.end {
+                break;
+            }
+            pieces.next();
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Layer, Row, Rows};
+    use crate::addr::Svma;
+    use crate::unwind::testing::{Random, layer_from, rows_from};
+    use profiler_abi::rule::Rule;
+    use std::ops::Range;
+
+    const A: Rule = Rule(1 << 8 | 1);
+    const B: Rule = Rule(2 << 8 | 1);
+    const C: Rule = Rule(3 << 8 | 1);
+
+    fn row(start: u64, rule: Rule) -> Row {
+        Row {
+            start: Svma(start),
+            rule,
+        }
+    }
+
+    fn range(range: Range<u64>) -> Range<Svma> {
+        Svma(range.start)..Svma(range.end)
+    }
+
+    #[test]
+    fn gaps_have_no_rule_and_equal_neighbours_are_one_row() {
+        let rows = rows_from(&[(10..20, A), (20..30, A), (40..50, B)]);
+        assert_eq!(
+            rows.as_slice(),
+            [row(10, A), row(30, Rule::NONE), row(40, B), row(50, Rule::NONE)]
+        );
+    }
+
+    #[test]
+    fn the_first_layer_wins_also_where_it_says_that_there_is_no_rule() {
+        let above = layer_from(&[(10..20, B), (20..30, Rule::NONE)]);
+        let below = layer_from(&[(0..25, A), (28..40, C)]);
+        let rows = Rows::overlay([above, below], &[range(0..100)]);
+        assert_eq!(
+            rows.as_slice(),
+            [
+                row(0, A),
+                row(10, B),
+                row(20, Rule::NONE),
+                row(30, C),
+                row(40, Rule::NONE)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_range_that_starts_within_another_ends_it() {
+        let rows = rows_from(&[(9..20, B), (0..10, A)]);
+        assert_eq!(rows.as_slice(), [row(0, A), row(9, B), row(20, Rule::NONE)]);
+    }
+
+    #[test]
+    fn rows_out_of_range_or_order_are_left_out() {
+        let mut layer = Layer::default();
+        layer.push(
+            range(10..20),
+            [
+                row(5, C),
+                row(12, A),
+                row(11, C),
+                row(15, C),
+                row(15, B),
+                row(20, C),
+            ],
+        );
+        assert_eq!(layer.functions(), 1);
+        let rows = Rows::overlay([layer], &[range(0..100)]);
+        assert_eq!(rows.as_slice(), [row(12, A), row(15, B), row(20, Rule::NONE)]);
+    }
+
+    #[test]
+    fn what_lies_outside_the_text_is_cut_off() {
+        let layer = layer_from(&[(0..100, A), (100..200, B)]);
+        let text = [range(150..160), range(50..60), range(55..58), range(90..120)];
+        let rows = Rows::overlay([layer], &text);
+        assert_eq!(
+            rows.as_slice(),
+            [
+                row(50, A),
+                row(60, Rule::NONE),
+                row(90, A),
+                row(100, B),
+                row(120, Rule::NONE),
+                row(150, B),
+                row(160, Rule::NONE)
+            ]
+        );
+        assert_eq!(rows.bytes_without_rule(&text), 0);
+        assert_eq!(rows.bytes_without_rule(&[range(40..100)]), 40);
+    }
+
+    #[test]
+    fn an_overlay_is_what_a_naive_search_finds() {
+        let mut random = Random::new(7);
+        for round in 0..300 {
+            let layers: [Vec<(Range<u64>, Rule)>; 3] = std::array::from_fn(|_| {
+                let mut address = 0;
+                let mut ranges = Vec::new();
+                for _ in 0..random.below(12) {
+                    let start = address + random.below(12);
+                    address = start + 1 + random.below(12);
+                    ranges.push((start..address, [Rule::NONE, A, B, C][random.below(4) as usize]));
+                }
+                ranges
+            });
+            let text = [range(5..60), range(80..150)];
+            let rows = Rows::overlay(layers.iter().map(|ranges| layer_from(ranges)), &text);
+            for address in 0..300 {
+                let naive = layers
+                    .iter()
+                    .flatten()
+                    .find(|(range, _)| range.contains(&address))
+                    .filter(|_| text.iter().any(|text| text.contains(&Svma(address))))
+                    .map_or(Rule::NONE, |(_, rule)| *rule);
+                assert_eq!(rows.rule_at(Svma(address)), naive, "round {round}, {address}");
+            }
+            assert!(rows.as_slice().is_sorted_by(|a, b| a.start < b.start));
+            assert!(
+                rows.as_slice()
+                    .windows(2)
+                    .all(|pair| pair[0].rule != pair[1].rule)
+            );
+        }
+    }
+}
