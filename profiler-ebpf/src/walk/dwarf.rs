@@ -46,9 +46,18 @@ pub(super) fn extended<M: Machine>(state: &mut State, machine: &mut M, index: u3
     }
     let ra = cfa.wrapping_add_signed(rule.ra_offset as i64);
     let pc = machine.stack_word(state, ra).ok_or(StopReason::Unreadable)?;
-    if rule.bp_offset != ExtRule::BP_SAME {
-        let saved = cfa.wrapping_add_signed(rule.bp_offset as i64);
-        state.bp = machine.stack_word(state, saved).ok_or(StopReason::Unreadable)?;
+    match rule.bp_offset {
+        ExtRule::BP_SAME => {}
+        ExtRule::BP_LOST => state.bp = 0,
+        offset => {
+            let base = if rule.flags & ExtRule::BP_AT_BP != 0 {
+                state.bp
+            } else {
+                cfa
+            };
+            let saved = base.wrapping_add_signed(offset as i64);
+            state.bp = machine.stack_word(state, saved).ok_or(StopReason::Unreadable)?;
+        }
     }
     return_to(state, pc, cfa)
 }

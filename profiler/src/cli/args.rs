@@ -76,11 +76,17 @@ fn frequency(text: &str) -> Result<u64, String> {
     }
     // The kernel refuses clocks that are faster than this sysctl, even for root (perf_event_open(2)).
     let sysctl = "/proc/sys/kernel/perf_event_max_sample_rate";
-    let limit = std::fs::read_to_string(sysctl).ok().and_then(|limit| limit.trim().parse().ok());
+    let limit = std::fs::read_to_string(sysctl)
+        .ok()
+        .and_then(|limit| limit.trim().parse().ok());
     match limit.unwrap_or(MAX_FREQUENCY_HZ).min(MAX_FREQUENCY_HZ) {
         limit if hz <= limit => Ok(hz),
-        limit if limit == MAX_FREQUENCY_HZ => Err(format!("the kernel's clock does not tick faster than {limit} Hz")),
-        limit => Err(format!("the kernel allows {limit} Hz (sysctl kernel.perf_event_max_sample_rate)")),
+        limit if limit == MAX_FREQUENCY_HZ => {
+            Err(format!("the kernel's clock does not tick faster than {limit} Hz"))
+        }
+        limit => Err(format!(
+            "the kernel allows {limit} Hz (sysctl kernel.perf_event_max_sample_rate)"
+        )),
     }
 }
 
@@ -98,8 +104,7 @@ mod tests {
     use clap::{CommandFactory, Parser};
 
     fn record(args: &[&str]) -> Result<Record, clap::Error> {
-        let Command::Record(record) =
-            Cli::try_parse_from(["profiler", "record"].iter().chain(args))?.command;
+        let Command::Record(record) = Cli::try_parse_from(["profiler", "record"].iter().chain(args))?.command;
         Ok(record)
     }
 
@@ -125,7 +130,13 @@ mod tests {
 
     #[test]
     fn numbers_out_of_range_are_refused() {
-        for bad in [["-F", "0"], ["-F", "100001"], ["-d", "0"], ["-d", "-1"], ["--max-frames", "513"]] {
+        for bad in [
+            ["-F", "0"],
+            ["-F", "100001"],
+            ["-d", "0"],
+            ["-d", "-1"],
+            ["--max-frames", "513"],
+        ] {
             let args = ["-p", "1"].iter().chain(&bad).copied().collect::<Vec<_>>();
             assert!(record(&args).is_err(), "{bad:?}");
         }

@@ -19,9 +19,10 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if let Some(error) = cause.downcast_ref::<process::Error>() {
         return match error {
-            process::Error::Gone { pid } if thread_of(*pid).is_some() => {
-                Some(format!("{pid} is a thread of process {}: record that", thread_of(*pid)?))
-            }
+            process::Error::Gone { pid } if thread_of(*pid).is_some() => Some(format!(
+                "{pid} is a thread of process {}: record that",
+                thread_of(*pid)?
+            )),
             process::Error::Gone { .. } => Some("see `ps -e` for the processes there are".into()),
             _ => None,
         };
@@ -40,6 +41,8 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
 /// The process that thread `tid` belongs to, if it is a thread other than the first.
 fn thread_of(tid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())?;
+    let tgid = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())?;
     (tgid != tid).then_some(tgid)
 }

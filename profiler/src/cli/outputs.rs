@@ -28,7 +28,10 @@ pub fn plan(paths: &[PathBuf]) -> Result<Vec<Output>> {
         .map(|path| {
             let format = Format::from_path(path)?;
             check(path)?;
-            Ok(Output { path: path.clone(), format })
+            Ok(Output {
+                path: path.clone(),
+                format,
+            })
         })
         .collect()
 }

@@ -6,7 +6,11 @@ use anyhow::{Result, bail};
 const NEEDED: [(u32, &str, &str); 3] = [
     (39, "CAP_BPF", "load the BPF program"),
     (38, "CAP_PERFMON", "sample other users' processes"),
-    (19, "CAP_SYS_PTRACE", "read the memory maps of other users' processes"),
+    (
+        19,
+        "CAP_SYS_PTRACE",
+        "read the memory maps of other users' processes",
+    ),
 ];
 
 /// `CAP_SYS_ADMIN` includes the first two, as in kernels before 5.8, and more than the third.
@@ -22,7 +26,10 @@ pub fn capabilities() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let names: Vec<String> = missing.iter().map(|(name, why)| format!("{name} (to {why})")).collect();
+    let names: Vec<String> = missing
+        .iter()
+        .map(|(name, why)| format!("{name} (to {why})"))
+        .collect();
     bail!(Missing(names.join(", ")));
 }
 
@@ -59,7 +66,10 @@ mod tests {
 
     #[test]
     fn an_ordinary_user_lacks_all_three() {
-        let names: Vec<_> = missing(effective("CapEff:\t0000000000000000\n")).iter().map(|m| m.0).collect();
+        let names: Vec<_> = missing(effective("CapEff:\t0000000000000000\n"))
+            .iter()
+            .map(|m| m.0)
+            .collect();
         assert_eq!(names, ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE"]);
     }
 

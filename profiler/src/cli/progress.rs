@@ -38,9 +38,15 @@ impl Observer for Progress {
     fn progress(&mut self, elapsed: Duration, samples: u64, lost: u64) {
         let Some(bar) = &self.bar else { return };
         let seconds = elapsed.as_secs();
-        let lost = if lost == 0 { String::new() } else { format!(", {lost} lost") };
+        let lost = if lost == 0 {
+            String::new()
+        } else {
+            format!(", {lost} lost")
+        };
         let targets = &self.targets;
-        bar.set_message(format!("recording {targets}: {seconds} s, {samples} samples{lost} (Ctrl-C ends)"));
+        bar.set_message(format!(
+            "recording {targets}: {seconds} s, {samples} samples{lost} (Ctrl-C ends)"
+        ));
         bar.tick();
     }
 

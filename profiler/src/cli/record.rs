@@ -25,8 +25,12 @@ pub fn run(args: args::Record) -> Result<ExitCode> {
         outputs::check(path)?;
     }
     // Before the capabilities: that a process does not exist is true for everybody.
-    let processes =
-        args.pids.iter().map(|&pid| Process::open(pid)).collect::<Result<Vec<_>, _>>().context("cannot record")?;
+    let processes = args
+        .pids
+        .iter()
+        .map(|&pid| Process::open(pid))
+        .collect::<Result<Vec<_>, _>>()
+        .context("cannot record")?;
     preflight::capabilities()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -85,22 +89,33 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
     });
 
     let on_cpu = session.on_cpu_ns();
-    let profile = tokio::task::spawn_blocking(move || session.finish()).await.context("a worker failed")??;
+    let profile = tokio::task::spawn_blocking(move || session.finish())
+        .await
+        .context("a worker failed")??;
     write(&profile, outputs, args.summary_json.as_deref())?;
     if profile.summary.kept == 0 {
         explain_no_samples(ended, on_cpu, args.frequency);
     }
-    let Some(child) = &mut child else { return Ok(ExitCode::SUCCESS) };
+    let Some(child) = &mut child else {
+        return Ok(ExitCode::SUCCESS);
+    };
     if by_terminate {
         child.terminate();
     }
     let status = child.wait().context("cannot wait for the command")?;
-    let code = status.code().unwrap_or_else(|| ENDED_BY_SIGNAL + status.signal().unwrap_or(0));
+    let code = status
+        .code()
+        .unwrap_or_else(|| ENDED_BY_SIGNAL + status.signal().unwrap_or(0));
     Ok(ExitCode::from(code as u8))
 }
 
 /// Ready when the recording shall end: Ctrl-C, SIGTERM, or the end of the duration.
-async fn stop(interrupt: &mut Signal, mut terminate: Signal, duration: Option<Duration>, terminated: &mut bool) {
+async fn stop(
+    interrupt: &mut Signal,
+    mut terminate: Signal,
+    duration: Option<Duration>,
+    terminated: &mut bool,
+) {
     let time_is_up = async {
         match duration {
             Some(duration) => tokio::time::sleep(duration).await,
@@ -119,7 +134,11 @@ fn quit() -> ! {
     std::process::exit(ENDED_BY_SIGNAL + 2);
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the result of the command")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the result of the command"
+)]
 fn write(profile: &Profile, outputs: &[Output], summary_json: Option<&std::path::Path>) -> Result<()> {
     let mut failed = Vec::new();
     for output in outputs {
@@ -130,7 +149,8 @@ fn write(profile: &Profile, outputs: &[Output], summary_json: Option<&std::path:
             },
             // Said once, below, with the reason.
             Err(format::Error::NoSamples) => {}
-            Err(error) => failed.push(anyhow::Error::from(error).context(format!("cannot write {}", output.path.display()))),
+            Err(error) => failed
+                .push(anyhow::Error::from(error).context(format!("cannot write {}", output.path.display()))),
         }
     }
     if let Some(path) = summary_json {

@@ -67,7 +67,10 @@ impl Collected {
         let mut stack = Vec::with_capacity(sample.header.n_kernel as usize + sample.header.n_user as usize);
         for (i, address) in sample.kernel().enumerate() {
             let address = Avma(if i == 0 { address } else { address.wrapping_sub(1) });
-            stack.push(self.place(Place { area: Area::Kernel, address }));
+            stack.push(self.place(Place {
+                area: Area::Kernel,
+                address,
+            }));
         }
         for step in sample.user() {
             // The context values of C segments are for hooks, which nobody asks yet.

@@ -4,7 +4,9 @@ use super::collect::{Area, Collected, Place, PlaceIdx};
 use super::images::{Content, Module, ModuleIdx, Modules};
 use super::objects::Object;
 use crate::addr::{Avma, Svma};
-use crate::profile::{Builder, Frame, FrameId, Kind, Meta, Missing, Module as ProfileModule, ModuleId, Origin};
+use crate::profile::{
+    Builder, Frame, FrameId, Kind, Meta, Missing, Module as ProfileModule, ModuleId, Origin,
+};
 use crate::profile::{Profile, Summary, Thread};
 use crate::symbolize::{Kallsyms, KernelSymbol, Name, PerfMap, Reason};
 use bytes::Bytes;
@@ -73,9 +75,18 @@ pub fn profile(collected: &Collected, modules: &Modules, meta: Meta, mut summary
 
     let mut missing: HashMap<String, (u64, String)> = HashMap::new();
     for (key, &count) in &collected.counts {
-        let thread = builder.thread(Thread { pid: key.tgid, tid: key.tid, name: key.comm.clone() });
+        let thread = builder.thread(Thread {
+            pid: key.tgid,
+            tid: key.tid,
+            name: key.comm.clone(),
+        });
         let root_first = key.stack.iter().rev().flat_map(|at| {
-            frames.get(at).map_or(&[][..], Vec::as_slice).iter().rev().copied()
+            frames
+                .get(at)
+                .map_or(&[][..], Vec::as_slice)
+                .iter()
+                .rev()
+                .copied()
         });
         builder.sample(thread, root_first, key.stop, key.from_kernel, count);
         *summary.by_stop.entry(key.stop).or_default() += count;
@@ -92,9 +103,17 @@ pub fn profile(collected: &Collected, modules: &Modules, meta: Meta, mut summary
             }
         }
     }
-    summary.missing =
-        missing.into_iter().map(|(module, (samples, reason))| Missing { module, samples, reason }).collect();
-    summary.missing.sort_by(|a, b| b.samples.cmp(&a.samples).then_with(|| a.module.cmp(&b.module)));
+    summary.missing = missing
+        .into_iter()
+        .map(|(module, (samples, reason))| Missing {
+            module,
+            samples,
+            reason,
+        })
+        .collect();
+    summary
+        .missing
+        .sort_by(|a, b| b.samples.cmp(&a.samples).then_with(|| a.module.cmp(&b.module)));
     builder.finish(meta, summary)
 }
 
@@ -102,13 +121,17 @@ pub fn profile(collected: &Collected, modules: &Modules, meta: Meta, mut summary
 fn name_all(by_area: &BTreeMap<Area, Vec<PlaceIdx>>, collected: &Collected, modules: &Modules) -> Vec<Names> {
     let work = Mutex::new(by_area.iter());
     let results = Mutex::new(Vec::with_capacity(by_area.len()));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(by_area.len());
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(by_area.len());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     // A poisoned lock means that another thread panicked; the scope passes that on.
-                    let Some((area, places)) = work.lock().ok().and_then(|mut work| work.next()) else { return };
+                    let Some((area, places)) = work.lock().ok().and_then(|mut work| work.next()) else {
+                        return;
+                    };
                     let names = name_area(*area, places, collected, modules);
                     if let Ok(mut results) = results.lock() {
                         results.push((*area, names));
@@ -125,7 +148,10 @@ fn name_all(by_area: &BTreeMap<Area, Vec<PlaceIdx>>, collected: &Collected, modu
 
 fn name_area(area: Area, places: &[PlaceIdx], collected: &Collected, modules: &Modules) -> Names {
     let each = |look_up: &dyn Fn(Avma) -> Result<Vec<Name>, Reason>| {
-        places.iter().map(|&at| (at, look_up(collected.places[at.0 as usize].address))).collect()
+        places
+            .iter()
+            .map(|&at| (at, look_up(collected.places[at.0 as usize].address)))
+            .collect()
     };
     match area {
         Area::Nowhere => each(&|_| Err(Reason::Unmapped)),
@@ -141,9 +167,11 @@ fn name_area(area: Area, places: &[PlaceIdx], collected: &Collected, modules: &M
                     Ok(object) => each(&|address| name_in_object(&object, address.to_svma(*bias))),
                     Err(_) => each(&|_| Err(Reason::Unmapped)),
                 },
-                Content::Pending => {
-                    each(&|_| Err(Reason::Unreadable("the recording ended before it had been read".into())))
-                }
+                Content::Pending => each(&|_| {
+                    Err(Reason::Unreadable(
+                        "the recording ended before it had been read".into(),
+                    ))
+                }),
                 Content::Bare(why) if module.entry.is_file() => {
                     each(&|_| Err(Reason::Unreadable(why.clone())))
                 }
@@ -162,12 +190,17 @@ fn name_area(area: Area, places: &[PlaceIdx], collected: &Collected, modules: &M
 /// The map that a JIT compiler left, as the process sees `/tmp`; in a container it may go by another pid.
 fn perf_map(pid: u32) -> Option<PerfMap> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last());
+    let inner = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last());
     let inner = inner.and_then(|pid| pid.parse().ok()).unwrap_or(pid);
-    [format!("/proc/{pid}/root/tmp/perf-{inner}.map"), format!("/tmp/perf-{pid}.map")]
-        .iter()
-        .find_map(|path| std::fs::read(path).ok())
-        .map(|text| PerfMap::parse(&Bytes::from(text)))
+    [
+        format!("/proc/{pid}/root/tmp/perf-{inner}.map"),
+        format!("/tmp/perf-{pid}.map"),
+    ]
+    .iter()
+    .find_map(|path| std::fs::read(path).ok())
+    .map(|text| PerfMap::parse(&Bytes::from(text)))
 }
 
 /// The functions at a stated address of an object: Go's by its own table, everything else by DWARF and symbols.
@@ -210,11 +243,22 @@ fn nameless_name(place: &Place, modules: &Modules) -> Name {
     let (module, offset) = match place.area {
         Area::Module(at) => {
             let entry = &modules.get(at).entry;
-            (module_name(place, modules), place.address.0.wrapping_sub(entry.start).wrapping_add(entry.offset))
+            (
+                module_name(place, modules),
+                place
+                    .address
+                    .0
+                    .wrapping_sub(entry.start)
+                    .wrapping_add(entry.offset),
+            )
         }
         Area::Kernel | Area::Nowhere => (module_name(place, modules), place.address.0),
     };
-    let kind = if place.area == Area::Kernel { Kind::Kernel } else { Kind::Unknown };
+    let kind = if place.area == Area::Kernel {
+        Kind::Kernel
+    } else {
+        Kind::Unknown
+    };
     Name {
         function: format!("[{module}+{offset:#x}]"),
         system_name: None,
@@ -233,18 +277,41 @@ fn module_name(place: &Place, modules: &Modules) -> String {
         Area::Nowhere => "unmapped".into(),
         Area::Module(at) => {
             let entry = &modules.get(at).entry;
-            let name = entry.path().rsplit('/').next().unwrap_or_default().trim_matches(['[', ']']);
-            if name.is_empty() { "anonymous".into() } else { name.into() }
+            let name = entry
+                .path()
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .trim_matches(['[', ']']);
+            if name.is_empty() {
+                "anonymous".into()
+            } else {
+                name.into()
+            }
         }
     }
 }
 
 fn profile_module(module: &Module) -> ProfileModule {
     let build_id = match &module.content {
-        Content::Object(loaded, _) => loaded.object.lock().ok().and_then(|object| object.symbols.build_id()),
+        Content::Object(loaded, _) => loaded
+            .object
+            .lock()
+            .ok()
+            .and_then(|object| object.symbols.build_id()),
         Content::Pending | Content::Bare(_) => None,
     };
     let entry = &module.entry;
-    let path = if entry.name.is_empty() { "[anonymous]".to_owned() } else { entry.path().to_owned() };
-    ProfileModule { path, build_id, start: entry.start, end: entry.end, file_offset: entry.offset }
+    let path = if entry.name.is_empty() {
+        "[anonymous]".to_owned()
+    } else {
+        entry.path().to_owned()
+    };
+    ProfileModule {
+        path,
+        build_id,
+        start: entry.start,
+        end: entry.end,
+        file_offset: entry.offset,
+    }
 }

@@ -44,7 +44,9 @@ pub struct Loaded {
 
 impl std::fmt::Debug for Loaded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loaded").field("table", &self.table).finish_non_exhaustive()
+        f.debug_struct("Loaded")
+            .field("table", &self.table)
+            .finish_non_exhaustive()
     }
 }
 
@@ -77,7 +79,11 @@ impl Modules {
             pid: if entry.is_file() { 0 } else { pid },
         };
         *self.index.entry(key).or_insert_with(|| {
-            self.modules.push(Module { entry: entry.clone(), pid, content: Content::Pending });
+            self.modules.push(Module {
+                entry: entry.clone(),
+                pid,
+                content: Content::Pending,
+            });
             ModuleIdx(self.modules.len() as u32 - 1)
         })
     }
@@ -94,7 +100,10 @@ impl Modules {
 
     /// All of them, with their handles.
     pub fn iter(&self) -> impl Iterator<Item = (ModuleIdx, &Module)> {
-        self.modules.iter().enumerate().map(|(i, module)| (ModuleIdx(i as u32), module))
+        self.modules
+            .iter()
+            .enumerate()
+            .map(|(i, module)| (ModuleIdx(i as u32), module))
     }
 }
 
@@ -125,7 +134,12 @@ pub struct Image {
 impl Image {
     /// An image without mappings.
     pub fn new(slot: Slot, pid: u32) -> Self {
-        Self { slot, pid, entries: Vec::new(), generations: HashMap::new() }
+        Self {
+            slot,
+            pid,
+            entries: Vec::new(),
+            generations: HashMap::new(),
+        }
     }
 
     /// Remembers what was mapped in a generation.
@@ -149,7 +163,13 @@ pub fn mapping(entry: &MapEntry, content: &Content) -> Mapping {
         Content::Pending => (0, Mapping::PENDING, 0),
         Content::Bare(_) => (0, Mapping::NO_TABLE, 0),
     };
-    Mapping { start: entry.start, end: entry.end, bias, directory, n_regions }
+    Mapping {
+        start: entry.start,
+        end: entry.end,
+        bias,
+        directory,
+        n_regions,
+    }
 }
 
 /// The bias with which `entry` maps an object whose byte at the entry's file offset has the stated address `svma`.

@@ -45,17 +45,32 @@ impl Loader {
     pub fn start() -> std::io::Result<Self> {
         let (jobs, work) = mpsc::channel::<Job>();
         let (finished, done) = tokio_mpsc::unbounded_channel();
-        std::thread::Builder::new().name("object-loader".into()).spawn(move || {
-            let mut ext = ExtTable::default();
-            for job in work {
-                let object = contents(&job).and_then(|bytes| Object::read(&bytes, &mut ext)).map(Box::new);
-                let ext_rules = ext.rules().to_vec();
-                if finished.send(Done { job, object, ext_rules }).is_err() {
-                    return;
+        std::thread::Builder::new()
+            .name("object-loader".into())
+            .spawn(move || {
+                let mut ext = ExtTable::default();
+                for job in work {
+                    let object = contents(&job)
+                        .and_then(|bytes| Object::read(&bytes, &mut ext))
+                        .map(Box::new);
+                    let ext_rules = ext.rules().to_vec();
+                    if finished
+                        .send(Done {
+                            job,
+                            object,
+                            ext_rules,
+                        })
+                        .is_err()
+                    {
+                        return;
+                    }
                 }
-            }
-        })?;
-        Ok(Self { jobs, done, waiting: 0 })
+            })?;
+        Ok(Self {
+            jobs,
+            done,
+            waiting: 0,
+        })
     }
 
     /// Asks for an object.
@@ -96,7 +111,11 @@ fn contents(job: &Job) -> Result<Bytes, String> {
         return bytes.map(Bytes::from).map_err(|error| explain(&error));
     }
     if !entry.is_file() {
-        return Err(if entry.name.is_empty() { "anonymous memory".into() } else { "not a file".into() });
+        return Err(if entry.name.is_empty() {
+            "anonymous memory".into()
+        } else {
+            "not a file".into()
+        });
     }
     files::open(job.pid, entry).map_err(|error| explain(&error))
 }

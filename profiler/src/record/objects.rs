@@ -62,9 +62,19 @@ impl Object {
         let regions = table::encode(&rows);
         let n_regions = regions.last().map_or(0, |(number, _)| number + 1);
         if n_regions > MAX_REGIONS {
-            return Err(format!("it states code at addresses beyond {:#x}", u64::from(MAX_REGIONS) << REGION_SHIFT));
+            return Err(format!(
+                "it states code at addresses beyond {:#x}",
+                u64::from(MAX_REGIONS) << REGION_SHIFT
+            ));
         }
-        Ok(Self { symbols, pclntab, go, regions, n_regions, problems })
+        Ok(Self {
+            symbols,
+            pclntab,
+            go,
+            regions,
+            n_regions,
+            problems,
+        })
     }
 }
 
@@ -72,5 +82,6 @@ impl Object {
 fn code_of<'d>(file: &object::File<'d>, range: std::ops::Range<Svma>) -> Option<&'d [u8]> {
     use object::{Object as _, ObjectSection as _};
     let len = range.end.0.checked_sub(range.start.0)?;
-    file.sections().find_map(|section| section.data_range(range.start.0, len).ok().flatten())
+    file.sections()
+        .find_map(|section| section.data_range(range.start.0, len).ok().flatten())
 }

@@ -235,10 +235,20 @@ impl Session {
     }
 
     fn forked(&mut self, child: u32, parent: u32) {
-        let Some(slot) = self.processes.get(&parent).map(|parent| parent.slot) else { return };
+        let Some(slot) = self.processes.get(&parent).map(|parent| parent.slot) else {
+            return;
+        };
         let process = Process::open(child).ok();
         let ended = process.is_none();
-        self.processes.insert(child, Watched { process, slot, scanned: Some(Instant::now()), ended });
+        self.processes.insert(
+            child,
+            Watched {
+                process,
+                slot,
+                scanned: Some(Instant::now()),
+                ended,
+            },
+        );
     }
 
     fn execed(&mut self, pid: u32) -> Result<(), Error> {
@@ -259,7 +269,15 @@ impl Session {
         let index = slot.index;
         self.tables.watch(pid, &slot)?;
         self.images.insert(index, Image::new(slot, pid));
-        self.processes.insert(pid, Watched { process, slot: index, scanned: None, ended: false });
+        self.processes.insert(
+            pid,
+            Watched {
+                process,
+                slot: index,
+                scanned: None,
+                ended: false,
+            },
+        );
         self.scan(pid)
     }
 
@@ -282,10 +300,14 @@ impl Session {
 
     /// Reads the mappings of a process and brings the tables of its image up to date.
     fn scan(&mut self, pid: u32) -> Result<(), Error> {
-        let Some(watched) = self.processes.get_mut(&pid) else { return Ok(()) };
+        let Some(watched) = self.processes.get_mut(&pid) else {
+            return Ok(());
+        };
         watched.scanned = Some(Instant::now());
         let slot = watched.slot;
-        let Some(process) = &watched.process else { return Ok(()) };
+        let Some(process) = &watched.process else {
+            return Ok(());
+        };
         let mut entries = match process.maps() {
             Ok(entries) => entries,
             // It is ending; `notice_ends` will see that.
@@ -293,12 +315,19 @@ impl Session {
             Err(error) => return Err(error.into()),
         };
         entries.retain(|entry| entry.executable);
-        if self.images.get(&slot).is_none_or(|image| image.entries == entries) {
+        if self
+            .images
+            .get(&slot)
+            .is_none_or(|image| image.entries == entries)
+        {
             return Ok(());
         }
         for entry in &entries {
             let at = self.modules.intern(pid, entry);
-            let known = matches!(self.modules.get(at).content, Content::Object(..) | Content::Bare(_));
+            let known = matches!(
+                self.modules.get(at).content,
+                Content::Object(..) | Content::Bare(_)
+            );
             if !known && self.pending.insert((pid, entry.clone()), at).is_none() {
                 self.request(pid, entry, at);
             }
@@ -323,20 +352,35 @@ impl Session {
             self.modules.set(at, content);
             return;
         }
-        self.loader.request(Job { pid, entry: entry.clone() });
+        self.loader.request(Job {
+            pid,
+            entry: entry.clone(),
+        });
     }
 
     fn loaded(&mut self, done: Done) -> Result<(), Error> {
-        let Done { job, object, ext_rules } = done;
+        let Done {
+            job,
+            object,
+            ext_rules,
+        } = done;
         self.tables.add_ext_rules(&ext_rules)?;
-        let Some(at) = self.pending.remove(&(job.pid, job.entry.clone())) else { return Ok(()) };
+        let Some(at) = self.pending.remove(&(job.pid, job.entry.clone())) else {
+            return Ok(());
+        };
         let content = match object {
             Ok(object) => {
                 for problem in &object.problems {
                     self.warnings.push(format!("{}: {problem}", job.entry.name));
                 }
                 let table = self.tables.add_object(object.n_regions, &object.regions)?;
-                place(Arc::new(Loaded { object: Mutex::new(*object), table }), &job.entry)
+                place(
+                    Arc::new(Loaded {
+                        object: Mutex::new(*object),
+                        table,
+                    }),
+                    &job.entry,
+                )
             }
             Err(reason) => Content::Bare(reason),
         };
@@ -355,7 +399,9 @@ impl Session {
 
     /// Makes the mappings of an image, as far as they are known, those that walks use from now on.
     fn publish(&mut self, slot: u32) -> Result<(), Error> {
-        let Some(image) = self.images.get_mut(&slot) else { return Ok(()) };
+        let Some(image) = self.images.get_mut(&slot) else {
+            return Ok(());
+        };
         let mut mapped = Vec::with_capacity(image.entries.len());
         let mut mappings = Vec::with_capacity(image.entries.len());
         let mut go = None;
@@ -366,7 +412,11 @@ impl Session {
                 go = go_layout(image.pid, content);
             }
             mappings.push(mapping(entry, content));
-            mapped.push(Mapped { start: entry.start, end: entry.end, module: at });
+            mapped.push(Mapped {
+                start: entry.start,
+                end: entry.end,
+                module: at,
+            });
         }
         if let Some(go) = go {
             self.tables.set_go(&image.slot, go);
@@ -391,7 +441,9 @@ impl Session {
 
     fn go_versions(&self) -> Option<(String, String)> {
         self.modules.iter().find_map(|(_, module)| {
-            let Content::Object(loaded, _) = &module.content else { return None };
+            let Content::Object(loaded, _) = &module.content else {
+                return None;
+            };
             let object = loaded.object.lock().ok()?;
             let go = object.go.as_ref()?;
             Some(("go".to_owned(), go.version.to_string()))
@@ -403,7 +455,9 @@ impl Session {
 fn place(loaded: Arc<Loaded>, entry: &MapEntry) -> Content {
     let svma = loaded.object.lock().ok().and_then(|object| {
         // The vDSO is an image in memory: the kernel maps its one segment from the start.
-        object.symbols.svma_of_offset(if entry.is_file() { entry.offset } else { 0 })
+        object
+            .symbols
+            .svma_of_offset(if entry.is_file() { entry.offset } else { 0 })
     });
     match svma {
         Some(svma) => Content::Object(loaded, bias(entry, svma)),
@@ -413,7 +467,9 @@ fn place(loaded: Arc<Loaded>, entry: &MapEntry) -> Content {
 
 /// What the walk has to know of the Go runtime in a module, if there is one.
 fn go_layout(pid: u32, content: &Content) -> Option<GoLayout> {
-    let Content::Object(loaded, bias) = content else { return None };
+    let Content::Object(loaded, bias) = content else {
+        return None;
+    };
     let object = loaded.object.lock().ok()?;
     let go = object.go.as_ref()?;
     let tls_g = match go.tls {
@@ -428,5 +484,12 @@ fn go_layout(pid: u32, content: &Content) -> Option<GoLayout> {
 
 fn has_ended(process: &Process) -> bool {
     let mut fds = [PollFd::new(&process.pidfd, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+    poll(
+        &mut fds,
+        Some(&Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        }),
+    )
+    .is_ok_and(|ready| ready > 0)
 }

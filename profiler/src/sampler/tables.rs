@@ -196,7 +196,11 @@ impl Tables {
     /// Says what the walk has to know of the Go runtime of a slot's image.
     pub fn set_go(&mut self, slot: &Slot, go: GoLayout) {
         // A slot that exists has a place; see `new_slot`.
-        let _ = self.slots.store_bytes(slot.index as usize, std::mem::offset_of!(ProcSlot, go), go.as_bytes());
+        let _ = self.slots.store_bytes(
+            slot.index as usize,
+            std::mem::offset_of!(ProcSlot, go),
+            go.as_bytes(),
+        );
     }
 
     /// Makes `mappings`, ascending by address, the mappings of the slot. Returns the generation that samples will

@@ -44,7 +44,11 @@ pub fn open(pid: u32, entry: &MapEntry) -> Result<Bytes, Error> {
         return Ok(bytes);
     }
     let name = || entry.path().to_owned();
-    let failed = |source| Error::Open { pid, name: name(), source };
+    let failed = |source| Error::Open {
+        pid,
+        name: name(),
+        source,
+    };
     // Not blocking: by now the name may be that of a pipe.
     let file = File::options()
         .read(true)
@@ -74,7 +78,10 @@ mod tests {
         let maps = us.maps().expect("maps");
         let exe = std::fs::read("/proc/self/exe").expect("own executable");
         let path = std::fs::read_link("/proc/self/exe").expect("own executable");
-        let entry = maps.iter().find(|e| e.name == path.to_string_lossy()).expect("it is mapped");
+        let entry = maps
+            .iter()
+            .find(|e| e.name == path.to_string_lossy())
+            .expect("it is mapped");
         let bytes = open(us.pid, entry).expect("it can be opened");
         assert_eq!(bytes.len(), exe.len());
         assert!(bytes[..] == exe[..]);

@@ -64,7 +64,10 @@ fn parse_line(line: &[u8]) -> Option<MapEntry> {
     let (major, minor) = field()?.split_once(':')?;
     let inode = field()?.parse().ok()?;
     let name = fields.next().unwrap_or_default();
-    let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+    let (start, end) = (
+        u64::from_str_radix(start, 16).ok()?,
+        u64::from_str_radix(end, 16).ok()?,
+    );
     (start < end).then_some(())?;
     Some(MapEntry {
         start,
@@ -90,9 +93,19 @@ mod tests {
         let (entries, strange) = parse(text);
         assert_eq!(strange, 0);
         let entry = &entries[0];
-        assert_eq!((entry.start, entry.end, entry.offset), (0x7f12_0000_1000, 0x7f12_0000_3000, 0x2000));
+        assert_eq!(
+            (entry.start, entry.end, entry.offset),
+            (0x7f12_0000_1000, 0x7f12_0000_3000, 0x2000)
+        );
         assert!(entry.executable && entry.is_file());
-        assert_eq!(entry.file, FileId { major: 0xfe, minor: 1, inode: 4242 });
+        assert_eq!(
+            entry.file,
+            FileId {
+                major: 0xfe,
+                minor: 1,
+                inode: 4242
+            }
+        );
         assert_eq!(entry.name, "/usr/lib/a b (deleted)");
         assert_eq!(entry.path(), "/usr/lib/a b");
     }
@@ -102,7 +115,10 @@ mod tests {
         let text = b"1000-2000 rwxp 00000000 00:00 0 \n7ff-800 r-xp 00000000 00:00 0    [vdso]\n";
         let (entries, strange) = parse(text);
         assert_eq!(strange, 0);
-        assert_eq!(entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["", "[vdso]"]);
+        assert_eq!(
+            entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(),
+            ["", "[vdso]"]
+        );
         assert!(entries.iter().all(|e| !e.is_file() && e.executable));
     }
 
@@ -120,6 +136,10 @@ mod tests {
         let (entries, strange) = parse(&text);
         assert_eq!(strange, 0);
         let here = our_own_maps_are_understood as *const () as u64;
-        assert!(entries.iter().any(|e| e.executable && e.is_file() && e.start <= here && here < e.end));
+        assert!(
+            entries
+                .iter()
+                .any(|e| e.executable && e.is_file() && e.start <= here && here < e.end)
+        );
     }
 }

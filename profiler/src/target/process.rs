@@ -58,7 +58,10 @@ impl Process {
     /// # Errors
     /// It does not exist, has ended, or is part of the kernel.
     pub fn open(pid: u32) -> Result<Self, Error> {
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Error::Gone { pid })?;
+        let raw = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(Error::Gone { pid })?;
         // A thread that does not lead its process has no pidfd: for us it is no process.
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|_| Error::Gone { pid })?;
         let process = Self { pid, pidfd };
@@ -66,14 +69,19 @@ impl Process {
             return Err(Error::Zombie { pid });
         }
         if process.read("maps")?.is_empty() {
-            return Err(Error::Kernel { pid, name: process.name() });
+            return Err(Error::Kernel {
+                pid,
+                name: process.name(),
+            });
         }
         Ok(process)
     }
 
     /// Name of the main thread.
     pub fn name(&self) -> String {
-        self.read("comm").map(|name| String::from_utf8_lossy(name.trim_ascii_end()).into_owned()).unwrap_or_default()
+        self.read("comm")
+            .map(|name| String::from_utf8_lossy(name.trim_ascii_end()).into_owned())
+            .unwrap_or_default()
     }
 
     /// Its mappings.
@@ -86,7 +94,9 @@ impl Process {
 
     /// Time that all its threads spent on a CPU so far, in nanoseconds; the sum of `schedstat`'s first field.
     pub fn on_cpu_ns(&self) -> u64 {
-        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else { return 0 };
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else {
+            return 0;
+        };
         tasks
             .flatten()
             .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
@@ -142,9 +152,14 @@ mod tests {
         assert!(matches!(Process::open(0), Err(Error::Gone { .. })));
         assert!(matches!(Process::open(u32::MAX), Err(Error::Gone { .. })));
         // 2 is kthreadd where this runs on a host; in a container it does not exist.
-        assert!(matches!(Process::open(2), Err(Error::Kernel { .. } | Error::Gone { .. })));
-        let mut child =
-            Command::new("true").stdout(Stdio::null()).spawn().expect("true can be started");
+        assert!(matches!(
+            Process::open(2),
+            Err(Error::Kernel { .. } | Error::Gone { .. })
+        ));
+        let mut child = Command::new("true")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("true can be started");
         // It becomes a zombie as soon as it ends; its pidfd says when.
         let pidfd = super::pidfd_open(
             super::Pid::from_raw(child.id() as i32).expect("a pid"),

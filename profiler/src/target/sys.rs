@@ -36,7 +36,9 @@ pub fn spawn_stopped(command: &mut Command) -> io::Result<Child> {
         // Killed in between.
         status => {
             let _ = child.try_wait();
-            Err(io::Error::other(format!("it did not stop at its first instruction but: {status:?}")))
+            Err(io::Error::other(format!(
+                "it did not stop at its first instruction but: {status:?}"
+            )))
         }
     }
 }
