@@ -1,7 +1,8 @@
-//! Looking at a process. Nothing here stops or changes it.
+//! Looking at a process and at the objects in it. Nothing here stops or changes it.
 
 pub mod command;
 pub mod files;
+pub mod go;
 pub mod maps;
 pub mod process;
 mod sys;
