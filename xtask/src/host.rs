@@ -29,6 +29,13 @@ pub const C_TOOLCHAIN: &[Package] = &[
     },
 ];
 
+/// What programs in C++ take besides.
+pub const CXX: &[Package] = &[Package {
+    debian: "g++",
+    elsewhere: "g++",
+    present: || answers("g++", &["--version"]),
+}];
+
 /// What the demo target is linked with.
 pub const SQLITE: &[Package] = &[Package {
     debian: "libsqlite3-dev",

@@ -27,7 +27,7 @@ const DEBIAN_LLVM: &[&str] = &[
     "g++",
 ];
 
-const RUST_BY_HAND: &str = "Install it: `rustup toolchain install nightly --component rust-src`";
+const RUST_BY_HAND: &str = "install it with `rustup toolchain install nightly --component rust-src`";
 const LINKER_BY_HAND: &str = "Install bpf-linker 0.13.0 from https://github.com/aya-rs/bpf-linker/releases into a \
     directory of PATH";
 
@@ -45,11 +45,14 @@ impl Toolchain {
         let toolchain = if nightly_has_source() {
             Self::Nightly
         } else if host::is_debian() {
-            let or = format!("rustup has no nightly with rust-src either. {RUST_BY_HAND}");
-            host::require_debian(DEBIAN_RUST, "to compile the BPF program").context(or)?;
+            host::require_debian(DEBIAN_RUST, "to compile the BPF program").with_context(|| {
+                format!(
+                    "neither rustup's nightly nor Debian's Rust can be used (for the first: {RUST_BY_HAND})"
+                )
+            })?;
             Self::Debian
         } else {
-            bail!("cannot compile the BPF program: rustup has no nightly with rust-src. {RUST_BY_HAND}");
+            bail!("cannot compile the BPF program: rustup has no nightly with rust-src; {RUST_BY_HAND}");
         };
         toolchain.require_linker()?;
         Ok(toolchain)
