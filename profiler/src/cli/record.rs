@@ -11,6 +11,7 @@ use profiler::record::{Ended, Options, Session};
 use profiler::sampler;
 use profiler::target::command::StoppedCommand;
 use profiler::target::process::Process;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};

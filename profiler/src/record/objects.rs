@@ -50,14 +50,17 @@ impl Object {
 
         let mut coverage = Coverage::default();
         let frames = dwarf::CallFrames::read(&file, ext, &mut coverage);
-        let mut layers = vec![frames.debug_frame, frames.eh_frame];
+        // The first layer that covers an address counts: Go's own table for Go's code, then what the program
+        // itself unwinds by.
+        let mut layers = Vec::with_capacity(3);
         if let Some(pclntab) = &pclntab {
             let code = go::read(pclntab, |range| code_of(&file, range), ext);
-            for name in &code.unknown_shapes {
-                note("a function of its Go runtime has an unknown shape", name);
+            for shape in &code.unknown_shapes {
+                note("chains may break in its Go runtime", shape);
             }
             layers.push(code.layer);
         }
+        layers.extend([frames.eh_frame, frames.debug_frame]);
         let rows = Rows::overlay(layers, &dwarf::text(&file));
         let regions = table::encode(&rows);
         let n_regions = regions.last().map_or(0, |(number, _)| number + 1);

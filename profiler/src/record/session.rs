@@ -212,6 +212,7 @@ impl Session {
     }
 
     fn drain(&mut self) -> Result<(), Error> {
+        let (mut forks, mut execs) = (Vec::new(), Vec::new());
         while let Some(bytes) = self.sampler.next_record() {
             match parse(&bytes) {
                 Some(Record::Sample(sample)) => {
@@ -220,16 +221,16 @@ impl Session {
                 Some(Record::Remap { tgid }) => {
                     self.rescan.insert(tgid);
                 }
-                Some(Record::Fork { tgid, parent }) => {
-                    drop(bytes);
-                    self.forked(tgid, parent);
-                }
-                Some(Record::Exec { tgid }) => {
-                    drop(bytes);
-                    self.execed(tgid)?;
-                }
+                Some(Record::Fork { tgid, parent }) => forks.push((tgid, parent)),
+                Some(Record::Exec { tgid }) => execs.push(tgid),
                 None => {}
             }
+        }
+        for (child, parent) in forks {
+            self.forked(child, parent);
+        }
+        for pid in execs {
+            self.execed(pid)?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ pub mod asm;
 pub mod coverage;
 pub mod dwarf;
 pub mod ext;
+pub mod go;
 pub mod go_asm;
 pub mod pcsp;
 pub mod rows;
