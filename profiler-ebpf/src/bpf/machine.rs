@@ -1,10 +1,10 @@
 //! The machine of the walk in BPF: process memory by helpers, rules from the maps.
 
 use super::maps::{
-    CACHE_BITS, DIRECTORY, EXT_RULES, MAPPINGS, RECORD_WORDS, SHARDS, Scratch, WINDOW_WORDS, config,
+    CACHE_BITS, DIRECTORY, EXT_RULES, MAPPINGS, RECORD_WORDS, SCRATCH, SHARDS, Scratch, WINDOW_WORDS, config,
 };
 use aya_ebpf::helpers::bpf_probe_read_user;
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user as read_user};
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop, bpf_probe_read_user as read_user};
 use core::ffi::c_void;
 use core::ptr::addr_of_mut;
 use profiler_abi::go::GoLayout;
@@ -86,7 +86,11 @@ impl Machine for Bpf {
         if key == pc && (value >> 32) as u32 == self.generation {
             return Ok(Rule(value as u32));
         }
-        let rule = self.find_rule(pc)?;
+        let found = find_rule(pc, self.mappings as u64);
+        if found & STOPPED != 0 {
+            return Err(StopReason::from_bits(found as u32).unwrap_or(StopReason::NoRule));
+        }
+        let rule = Rule(found as u32);
         // SAFETY: the pointer is into this CPU's map value.
         unsafe {
             (*cached).pc = pc;
@@ -165,72 +169,85 @@ impl Bpf {
         }
         true
     }
+}
 
-    /// Looks a rule up in the tables; see `profiler_abi::table` for their layout.
-    #[inline(never)]
-    fn find_rule(&self, pc: u64) -> Result<Rule, StopReason> {
-        let mapping = self.find_mapping(pc)?;
-        match mapping.directory {
-            Mapping::NO_TABLE => return Ok(Rule::NONE),
-            Mapping::PENDING => return Err(StopReason::TablesPending),
-            _ => {}
-        }
-        let svma = pc.wrapping_sub(mapping.bias);
-        let region = svma >> REGION_SHIFT;
-        if region >= mapping.n_regions as u64 {
-            return Ok(Rule::NONE);
-        }
-        let Some(at) = DIRECTORY.get(mapping.directory.wrapping_add(region as u32)) else {
-            return Ok(Rule::NONE);
-        };
-        let Some(shard) = at.shard() else {
-            return Ok(Rule::NONE);
-        };
-        let Some(shard) = SHARDS.get_value(shard, &0) else {
-            return Ok(Rule::NONE);
-        };
-        Ok(search_region(
-            self.scratch,
-            shard,
-            at.offset(),
-            svma as u32 & 0xffff,
-        ))
+/// Looks a rule up in the tables; see `profiler_abi::table` for their layout. The rule, or [`STOPPED`] and the
+/// reason for which there is none.
+///
+/// A global function: the verifier looks at it once, and not again on every path that leads to a call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find_rule(pc: u64, mappings: u64) -> u64 {
+    // SAFETY: a helper without preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(scratch) = SCRATCH.get_ptr_mut(cpu) else {
+        return STOPPED | StopReason::NoRule as u64;
+    };
+    match try_find_rule(scratch, pc, mappings as u32) {
+        Ok(rule) => rule.0 as u64,
+        Err(stop) => STOPPED | stop as u64,
     }
+}
 
-    #[inline(always)]
-    fn find_mapping(&self, pc: u64) -> Result<&'static Mapping, StopReason> {
-        let head = MAPPINGS.get(self.mappings).ok_or(StopReason::TablesChanging)?;
-        let mut search = MappingSearch {
-            scratch: self.scratch,
-        };
-        // SAFETY: scratch is this CPU's map value; the callback has the signature that bpf_loop wants and its
-        // context is on our stack.
-        let lo = unsafe {
-            let state = addr_of_mut!((*self.scratch).search);
-            (*state).key = pc;
-            (*state).first = self.mappings.wrapping_add(1);
-            (*state).lo = 0;
-            (*state).hi = head.start as u32;
-            bpf_loop(
-                MAPPING_STEPS,
-                halve_mappings as *const () as *mut c_void,
-                (&raw mut search).cast(),
-                0,
-            );
-            (*state).lo
-        };
-        // The last mapping that starts at or below pc is number lo − 1; the head of the list shifts it by one.
-        if lo == 0 {
-            return Err(StopReason::NoMapping);
-        }
-        let mapping = MAPPINGS
-            .get(self.mappings.wrapping_add(lo))
-            .ok_or(StopReason::TablesChanging)?;
-        if pc >= mapping.end {
-            Err(StopReason::NoMapping)
-        } else {
-            Ok(mapping)
-        }
+/// In the result of [`find_rule`]: it is a [`StopReason`].
+const STOPPED: u64 = 1 << 32;
+
+#[inline(always)]
+fn try_find_rule(scratch: *mut Scratch, pc: u64, mappings: u32) -> Result<Rule, StopReason> {
+    let mapping = find_mapping(scratch, pc, mappings)?;
+    match mapping.directory {
+        Mapping::NO_TABLE => return Ok(Rule::NONE),
+        Mapping::PENDING => return Err(StopReason::TablesPending),
+        _ => {}
+    }
+    let svma = pc.wrapping_sub(mapping.bias);
+    let region = svma >> REGION_SHIFT;
+    if region >= mapping.n_regions as u64 {
+        return Ok(Rule::NONE);
+    }
+    let Some(at) = DIRECTORY.get(mapping.directory.wrapping_add(region as u32)) else {
+        return Ok(Rule::NONE);
+    };
+    let Some(shard) = at.shard() else {
+        return Ok(Rule::NONE);
+    };
+    let Some(shard) = SHARDS.get_value(shard, &0) else {
+        return Ok(Rule::NONE);
+    };
+    Ok(search_region(scratch, shard, at.offset(), svma as u32 & 0xffff))
+}
+
+#[inline(always)]
+fn find_mapping(scratch: *mut Scratch, pc: u64, mappings: u32) -> Result<&'static Mapping, StopReason> {
+    let head = MAPPINGS.get(mappings).ok_or(StopReason::TablesChanging)?;
+    let mut search = MappingSearch { scratch };
+    // SAFETY: scratch is this CPU's map value; the callback has the signature that bpf_loop wants and its context is
+    // on our stack.
+    let lo = unsafe {
+        let state = addr_of_mut!((*scratch).search);
+        (*state).key = pc;
+        (*state).first = mappings.wrapping_add(1);
+        (*state).lo = 0;
+        (*state).hi = head.start as u32;
+        bpf_loop(
+            MAPPING_STEPS,
+            halve_mappings as *const () as *mut c_void,
+            (&raw mut search).cast(),
+            0,
+        );
+        (*state).lo
+    };
+    // The last mapping that starts at or below pc is number lo − 1; the head of the list shifts it by one.
+    if lo == 0 {
+        return Err(StopReason::NoMapping);
+    }
+    let mapping = MAPPINGS
+        .get(mappings.wrapping_add(lo))
+        .ok_or(StopReason::TablesChanging)?;
+    if pc >= mapping.end {
+        Err(StopReason::NoMapping)
+    } else {
+        Ok(mapping)
     }
 }
 
