@@ -6,8 +6,9 @@
 //! kinds shares one, the kind that stands first in the legend gives it, and a thread that is named like a function
 //! is coloured like it.
 
+use super::folded::{self, Stacks};
 use super::text::{percent, thousands};
-use super::{Error, escape, folded, palette, stack};
+use super::{Error, escape, palette, stack};
 use crate::profile::{Kind, Meta, Profile};
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options};
@@ -25,49 +26,43 @@ const MAX_PROGRAM: usize = 32;
 /// # Errors
 /// [`Error::NoSamples`] if there is nothing to draw.
 pub fn write(profile: &Profile) -> Result<Vec<u8>, Error> {
-    let mut stacks: Vec<(String, u64)> = folded::stacks(profile).into_iter().collect();
-    if stacks.is_empty() {
+    if profile.samples.iter().all(|sample| sample.count == 0) {
         return Err(Error::NoSamples);
     }
-    // Frame by frame. By bytes `a.b` would come between `a` and `a;c`, and the box of `a` would be torn in two.
-    stacks.sort_by(|(a, _), (b, _)| a.split(';').cmp(b.split(';')));
+    let stacks = Stacks::of(profile);
     let mut palette = palette(profile, &stacks);
-    let svg = draw(&stacks, title(profile), &mut palette).map_err(Error::Write)?;
+    let svg = draw(&stacks.lines(), title(profile), &mut palette).map_err(Error::Write)?;
     Ok(with_swatches(svg))
 }
 
-fn draw(stacks: &[(String, u64)], title: String, palette: &mut PaletteMap) -> io::Result<Vec<u8>> {
+/// The graph of lines in which stacks with a common beginning stand together.
+fn draw(lines: &[String], title: String, palette: &mut PaletteMap) -> io::Result<Vec<u8>> {
     let mut options = Options::default();
     options.title = title;
     options.subtitle = Some(legend_in_words());
     options.palette_map = Some(palette);
     options.bgcolors = Some(BackgroundColor::Flat(Color::new(255, 255, 255)));
     options.font_size = FONT_SIZE;
-    // The only mode in which inferno takes the order of its lines as given. It reads them from the last to the first.
+    // The only mode in which inferno takes the order of its lines as given; it reads them from the last to the first.
+    // Sorted by bytes, as it would sort them, `f.func1` tears the box of `f` in two.
     options.flame_chart = true;
-    let lines: Vec<String> = stacks
-        .iter()
-        .rev()
-        .map(|(stack, count)| format!("{stack} {count}"))
-        .collect();
     let mut svg = Vec::new();
-    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)?;
+    flamegraph::from_lines(&mut options, lines.iter().rev().map(String::as_str), &mut svg)?;
     Ok(svg)
 }
 
 /// A colour for every name in the graph.
-fn palette(profile: &Profile, stacks: &[(String, u64)]) -> PaletteMap {
+fn palette(profile: &Profile, stacks: &Stacks) -> PaletteMap {
     let mut palette = PaletteMap::default();
     // inferno's row of all samples has no name.
     palette.insert("", palette::THREAD.middle());
     // What is inserted later wins.
-    for (stack, _) in stacks {
-        let mut names = stack.split(';');
-        for thread in names.by_ref().take(1) {
+    for mut names in stacks.iter() {
+        if let Some(thread) = names.next() {
             palette.insert(thread, palette::THREAD.middle());
         }
-        for note in names
-            .take(1)
+        if let Some(note) = names
+            .next()
             .filter(|name| stack::stop_of_note(name.as_bytes()).is_some())
         {
             palette.insert(note, palette::NOTE.middle());

@@ -13,39 +13,85 @@
 use super::escape;
 use super::stack::Stack;
 use crate::profile::{Frame, Kind, Profile};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const KERNEL_SUFFIX: &str = "_[k]";
 
 /// The whole file.
 pub fn write(profile: &Profile) -> String {
-    let mut lines: Vec<String> = stacks(profile)
-        .into_iter()
-        .map(|(stack, count)| format!("{stack} {count}\n"))
-        .collect();
+    let mut lines = Stacks::of(profile).lines();
     lines.sort_unstable();
-    lines.concat()
+    let mut file = String::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
+    for line in lines {
+        file.push_str(&line);
+        file.push('\n');
+    }
+    file
 }
 
-/// Every distinct stack with its number of samples, in no particular order.
-pub(super) fn stacks(profile: &Profile) -> HashMap<String, u64> {
-    let names: Vec<String> = profile.frames.iter().map(frame_name).collect();
-    let mut stacks = HashMap::new();
-    for sample in profile.samples.iter().filter(|sample| sample.count > 0) {
-        let stack = Stack::of(profile, sample);
-        let mut line = thread_name(&stack.thread.name);
-        for name in stack
-            .note
-            .iter()
-            .chain(stack.frames.iter().map(|id| &names[id.0 as usize]))
-        {
-            line.push(';');
-            line.push_str(name);
+/// Every distinct stack of names with its number of samples.
+pub(super) struct Stacks {
+    /// Sorted, so that the order of their numbers is the order of the names.
+    names: Vec<String>,
+    /// Root first.
+    counts: BTreeMap<Vec<u32>, u64>,
+}
+
+impl Stacks {
+    pub(super) fn of(profile: &Profile) -> Self {
+        let frames: Vec<String> = profile.frames.iter().map(frame_name).collect();
+        let stacks = || {
+            let sampled = profile.samples.iter().filter(|sample| sample.count > 0);
+            sampled.map(|sample| (Stack::of(profile, sample), sample.count))
+        };
+        let mut names: BTreeSet<String> = frames.iter().cloned().collect();
+        for (stack, _) in stacks() {
+            names.insert(field(&stack.thread.name));
+            names.extend(stack.note);
         }
-        let count: &mut u64 = stacks.entry(line).or_default();
-        *count = count.saturating_add(sample.count);
+        let names: Vec<String> = names.into_iter().collect();
+        // Every name asked for is there; a place is a number also if it were not.
+        let number = |name: &String| names.binary_search(name).unwrap_or_else(|place| place) as u32;
+        let frames: Vec<u32> = frames.iter().map(number).collect();
+        let mut counts = BTreeMap::new();
+        for (stack, n) in stacks() {
+            let mut key = Vec::with_capacity(stack.frames.len() + 2);
+            key.push(number(&field(&stack.thread.name)));
+            key.extend(stack.note.iter().map(number));
+            key.extend(stack.frames.iter().map(|id| frames[id.0 as usize]));
+            let count: &mut u64 = counts.entry(key).or_default();
+            *count = count.saturating_add(n);
+        }
+        Self { names, counts }
     }
-    stacks
+
+    /// The names of each stack, root first. Stacks with a common beginning stand together.
+    pub(super) fn iter(&self) -> impl Iterator<Item = impl Iterator<Item = &str>> {
+        self.counts.keys().map(|key| self.names_of(key))
+    }
+
+    /// The lines, without newlines, in the order of [`Self::iter`]. By bytes `a.b` comes between `a` and `a;c`; here
+    /// it does not.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.counts
+            .iter()
+            .map(|(key, count)| {
+                let mut line = String::new();
+                for name in self.names_of(key) {
+                    line.push_str(name);
+                    line.push(';');
+                }
+                line.pop();
+                line.push(' ');
+                line.push_str(&count.to_string());
+                line
+            })
+            .collect()
+    }
+
+    fn names_of<'a>(&'a self, key: &'a [u32]) -> impl Iterator<Item = &'a str> {
+        key.iter().map(|&number| self.names[number as usize].as_str())
+    }
 }
 
 /// How a frame is called in a line.
@@ -55,11 +101,6 @@ pub(super) fn frame_name(frame: &Frame) -> String {
         name.push_str(KERNEL_SUFFIX);
     }
     name
-}
-
-/// How a thread is called in a line.
-pub(super) fn thread_name(comm: &str) -> String {
-    field(comm)
 }
 
 /// `name` as one field of a line.

@@ -9,7 +9,7 @@ pub mod flamegraph;
 pub mod folded;
 mod palette;
 pub mod pprof;
-mod stack;
+pub mod stack;
 pub mod summary;
 #[cfg(test)]
 mod testing;

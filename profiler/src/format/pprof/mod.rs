@@ -46,11 +46,11 @@ pub fn write(profile: &Profile) -> Result<Vec<u8>, Error> {
 /// or not.
 ///
 /// What the file does not say is filled in: a stack without a note or a `stop` label counts as whole, a sample
-/// without a `thread` label belongs to a thread named like the program, and a code without a name is called by
+/// without a `thread` label belongs to a thread named like the program, and code without a name is called by
 /// module and offset. Labels that we do not know are left out.
 ///
-/// Bytes are hostile. Neither the unpacked file nor what is made of it may take more than 1 GiB of memory; a real
-/// profile of a million distinct stacks takes a quarter of that.
+/// Bytes are hostile. The unpacked file may not take more than 1 GiB of memory, and what is made of it not more than
+/// 2 GiB. A profile of 200,000 distinct stacks, 60 frames each, takes 28 MiB and about 260 MiB.
 ///
 /// # Errors
 /// [`Error::NotPprof`], [`Error::Gzip`], [`Error::Damaged`] if it cannot be understood, [`Error::NotCpu`] if it is a

@@ -22,7 +22,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             unpacked: 1 << 30,
-            tables: 1 << 30,
+            tables: 2 << 30,
         }
     }
 }

@@ -502,11 +502,6 @@ fn no_damaged_file_brings_the_reader_down() {
             flipped[at] ^= 1 << bit;
             survive(&flipped);
         }
-        for byte in [0, 0x7f, 0xff] {
-            let mut changed = bytes.clone();
-            changed[at] = byte;
-            survive(&changed);
-        }
     }
     let zipped = write(&testing::mixed()).unwrap();
     for at in 0..zipped.len() {
