@@ -44,6 +44,11 @@ pub(super) fn plain(symbol: &str) -> Plain {
     }
 }
 
+/// Whether a symbol is mangled in a way that [`plain`] knows.
+pub(super) fn is_mangled(symbol: &[u8]) -> bool {
+    symbol.starts_with(b"_Z") || symbol.starts_with(b"_R")
+}
+
 /// `memcpy` of `memcpy@@GLIBC_2.14`.
 fn without_version(symbol: &str) -> &str {
     match symbol.find('@') {

@@ -1,17 +1,14 @@
 //! What DWARF says about an address: the functions that the compiler put inside one another there, with files and
 //! lines. `addr2line` finds them; here are its inputs, its limits, and the line where a function is declared.
 
-use super::MAX_SYMBOL;
+use super::declaration::{Declaration, Declarations};
 use super::elf::Elf;
 use super::fuel::{Fuel, Metered};
+use super::{MAX_SYMBOL, demangle, text};
 use addr2line::Context;
 use bytes::Bytes;
-use gimli::{
-    AbbreviationsCacheStrategy, AttributeValue, DW_AT_abstract_origin, DW_AT_decl_line, DW_AT_specification,
-    DW_FORM_implicit_const, DebugInfoOffset, DwLang, Reader, Section, SectionId, UnitOffset, UnitRef,
-};
+use gimli::{AbbreviationsCacheStrategy, DebugInfoOffset, DwLang, Reader, Section, SectionId};
 use self_cell::self_cell;
-use std::sync::Arc;
 use thiserror::Error;
 
 /// The DWARF of one object, indexed by unit; the rest is read when an address asks for it, and only once.
@@ -33,8 +30,7 @@ struct Sections {
 
 struct Index<'a> {
     context: Context<Metered<'a>>,
-    /// Where all units are, ascending.
-    units: Vec<DebugInfoOffset>,
+    declarations: Declarations,
     fuel: &'a Fuel,
 }
 
@@ -79,15 +75,13 @@ const MAX_UNITS: usize = 1 << 18;
 const MAX_ATTRIBUTES: usize = 256;
 /// Functions that are reported for one address.
 const MAX_INLINED: usize = 256;
-/// Entries from an inlined function to the one with its declaration.
-const MAX_REFERENCES: usize = 16;
 /// How many times its size an index may cost to build. One that compilers wrote costs less than once.
 const INDEX_READS: u64 = 2;
 /// How many times their size the sections may be read in all lookups together. Those that compilers wrote are
 /// read about twice, plus names and paths, which many entries share.
 const LOOKUP_READS: u64 = 24;
-/// Bytes that finding the line of one declaration may take.
-const DECLARATION_READS: u64 = 64 << 10;
+/// Bytes that finding one declaration may take. What was found or not found is kept.
+const DECLARATION_READS: u64 = 1 << 20;
 /// Longest path of a source file, in bytes: `PATH_MAX`.
 const MAX_PATH: usize = 4096;
 /// For files so small that proportions say nothing, in bytes.
@@ -166,7 +160,7 @@ impl<'a> Index<'a> {
         let context = Context::from_dwarf(dwarf)?;
         Ok(Self {
             context,
-            units,
+            declarations: Declarations::new(units),
             fuel: &sections.fuel,
         })
     }
@@ -182,42 +176,30 @@ impl<'a> Index<'a> {
             let (name, language) = frame.function.map_or((None, None), |function| {
                 (Some(text(function.name.bytes(), MAX_SYMBOL)), function.language)
             });
+            let declaration = unit.as_ref().zip(frame.dw_die_offset).map(|(unit, entry)| {
+                self.fuel
+                    .apart(DECLARATION_READS, || self.declarations.of(unit, entry))
+            });
+            let Declaration {
+                line: start_line,
+                scope,
+            } = declaration.unwrap_or_default();
+            let name = name.filter(|name| !name.is_empty()).map(|name| {
+                if scope.is_empty() || !is_cpp(language) || demangle::is_mangled(name.as_bytes()) {
+                    name
+                } else {
+                    format!("{scope}::{name}")
+                }
+            });
             frames.push(Frame {
-                name: name.filter(|name| !name.is_empty()),
+                name,
                 language,
                 file: file.map(|path| text(path.as_bytes(), MAX_PATH)),
                 line,
-                start_line: unit.as_ref().zip(frame.dw_die_offset).and_then(|(unit, entry)| {
-                    self.fuel
-                        .apart(DECLARATION_READS, || self.declaration_line(unit, entry))
-                }),
+                start_line,
             });
         }
         Ok(frames)
-    }
-
-    /// The line where the function of an entry is declared: its own, or that of an entry it refers to.
-    fn declaration_line(&self, unit: &UnitRef<'_, Metered<'a>>, mut offset: UnitOffset) -> Option<u32> {
-        let mut header = unit.header;
-        let mut abbreviations = Arc::clone(&unit.abbreviations);
-        for _ in 0..MAX_REFERENCES {
-            let entry = header.entry(&abbreviations, offset).ok()?;
-            if let Some(line) = entry.attr(DW_AT_decl_line) {
-                return u32::try_from(line.udata_value()?).ok();
-            }
-            let origin = entry.attr_value(DW_AT_abstract_origin);
-            match origin.or_else(|| entry.attr_value(DW_AT_specification))? {
-                AttributeValue::UnitRef(next) => offset = next,
-                AttributeValue::DebugInfoRef(next) => {
-                    let at = self.units.partition_point(|unit| *unit <= next).checked_sub(1)?;
-                    header = unit.dwarf.debug_info.header_from_offset(self.units[at]).ok()?;
-                    abbreviations = unit.dwarf.abbreviations(&header).ok()?;
-                    offset = next.to_unit_offset(&header)?;
-                }
-                _ => return None,
-            }
-        }
-        None
     }
 }
 
@@ -251,7 +233,7 @@ fn check_abbreviations(mut table: Metered<'_>) -> Result<(), Problem> {
         let mut attributes = 0;
         loop {
             let (name, form) = (table.read_uleb128()?, table.read_uleb128()?);
-            if form == u64::from(DW_FORM_implicit_const.0) {
+            if form == gimli::DW_FORM_implicit_const.0.into() {
                 table.read_sleb128()?;
             }
             if (name, form) == (0, 0) {
@@ -266,7 +248,14 @@ fn check_abbreviations(mut table: Metered<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Foreign bytes as text, cut to that many bytes.
-fn text(bytes: &[u8], longest: usize) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(longest)]).into_owned()
+fn is_cpp(language: Option<DwLang>) -> bool {
+    const CPP: [DwLang; 6] = [
+        gimli::DW_LANG_C_plus_plus,
+        gimli::DW_LANG_C_plus_plus_03,
+        gimli::DW_LANG_C_plus_plus_11,
+        gimli::DW_LANG_C_plus_plus_14,
+        gimli::DW_LANG_C_plus_plus_17,
+        gimli::DW_LANG_C_plus_plus_20,
+    ];
+    language.is_some_and(|language| CPP.contains(&language))
 }

@@ -6,6 +6,7 @@
 //! Everything that is read here was written by the program that is watched, so it is read as if by an enemy:
 //! names are cut, tables are searched by halving, and what DWARF may cost is bounded in [`Object`].
 
+mod declaration;
 mod demangle;
 mod dwarf;
 mod elf;
@@ -72,4 +73,9 @@ fn string_at(table: &[u8], offset: u64, longest: usize) -> Option<&[u8]> {
     let rest = table.get(usize::try_from(offset).ok()?..)?;
     let rest = &rest[..rest.len().min(longest)];
     Some(CStr::from_bytes_until_nul(rest).map_or(rest, CStr::to_bytes))
+}
+
+/// Foreign bytes as text, cut to that many bytes.
+fn text(bytes: &[u8], longest: usize) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(longest)]).into_owned()
 }

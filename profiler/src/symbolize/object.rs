@@ -2,7 +2,7 @@
 
 use super::demangle;
 use super::dwarf::{Dwarf, Frame};
-use super::elf::{Elf, Error};
+use super::elf::{Elf, Error, Section};
 use super::symbols::{NameAt, Symbol, SymbolTable};
 use super::{Name, Reason, plt, string_at};
 use crate::addr::Svma;
@@ -30,6 +30,8 @@ pub struct Object {
     elf: Elf,
     debug: Option<Elf>,
     symbols: SymbolTable,
+    /// There is no `.symtab`: `symbols` has what is exported and imported, if anything.
+    stripped: bool,
     dwarf: OnceCell<Result<Option<Dwarf>, String>>,
 }
 
@@ -62,8 +64,9 @@ impl Object {
             }
             None => None,
         };
-        let symbols = symbol_table(&elf, debug.as_ref());
+        let (symbols, stripped) = symbol_table(&elf, debug.as_ref());
         Ok(Self {
+            stripped,
             elf,
             debug,
             symbols,
@@ -153,15 +156,15 @@ impl Object {
     }
 
     fn reason(&self, address: Svma) -> Reason {
-        let in_code = |section: &super::elf::Section| {
-            section.executable && address.0.wrapping_sub(section.address) < section.size
-        };
-        if self.symbols.is_empty() {
-            Reason::NoSymbols
-        } else if self.elf.sections.iter().any(in_code) {
-            Reason::BetweenSymbols
-        } else {
+        let in_code =
+            |section: &Section| section.executable && address.0.wrapping_sub(section.address) < section.size;
+        let sections = &self.elf.sections;
+        if !sections.is_empty() && !sections.iter().any(in_code) {
             Reason::NotCode
+        } else if self.stripped {
+            Reason::NoSymbols
+        } else {
+            Reason::BetweenSymbols
         }
     }
 
@@ -191,7 +194,9 @@ impl fmt::Debug for Object {
 /// internal linkage by the last part of their names: then the symbol, if there is one, says more.
 fn name_of(frame: Frame, symbol: Option<&[u8]>, inlined: bool) -> Option<Name> {
     let plain = match (frame.name, symbol) {
-        (Some(name), Some(symbol)) if !is_mangled(name.as_bytes()) && is_mangled(symbol) => {
+        (Some(name), Some(symbol))
+            if !demangle::is_mangled(name.as_bytes()) && demangle::is_mangled(symbol) =>
+        {
             demangle::plain(&String::from_utf8_lossy(symbol))
         }
         (Some(name), _) => demangle::plain(&name),
@@ -212,10 +217,6 @@ fn name_of(frame: Frame, symbol: Option<&[u8]>, inlined: bool) -> Option<Name> {
         kind,
         inlined,
     })
-}
-
-fn is_mangled(name: &[u8]) -> bool {
-    name.starts_with(b"_Z") || name.starts_with(b"_R")
 }
 
 fn gnu_build_id(elf: &Elf) -> Option<String> {
@@ -254,8 +255,9 @@ fn check_same_build(elf: &Elf, debug: &Elf, debug_bytes: &[u8]) -> Result<(), Er
     }
 }
 
-/// The functions of `.symtab`, from whichever file has one, else of `.dynsym`, and the slots of the linkage table.
-fn symbol_table(elf: &Elf, debug: Option<&Elf>) -> SymbolTable {
+/// The functions of `.symtab`, from whichever file has one, else of `.dynsym`, and the slots of the linkage table;
+/// and whether there is no `.symtab`.
+fn symbol_table(elf: &Elf, debug: Option<&Elf>) -> (SymbolTable, bool) {
     let mut code: Vec<_> = elf
         .sections
         .iter()
@@ -267,12 +269,14 @@ fn symbol_table(elf: &Elf, debug: Option<&Elf>) -> SymbolTable {
         .into_iter()
         .flatten()
         .find_map(|elf| functions(elf, elf::SHT_SYMTAB));
+    let stripped = static_symbols.is_none();
     let (mut symbols, strings) = static_symbols
         .or_else(|| functions(elf, elf::SHT_DYNSYM))
         .unwrap_or_default();
     symbols.extend(plt::slots(elf));
     let dynamic_strings = strings_of(elf, elf::SHT_DYNSYM).unwrap_or_default();
-    SymbolTable::new(symbols, &code, strings, dynamic_strings)
+    let table = SymbolTable::new(symbols, &code, strings, dynamic_strings);
+    (table, stripped)
 }
 
 /// The functions and labels of a table of symbols, and its strings. `None` if there is no table with functions.

@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The file has neither DWARF nor symbols of functions.
+    /// The file has neither DWARF nor `.symtab`, and the address is in no function that it exports.
     NoSymbols,
     /// The file has symbols, but none covers the address.
     BetweenSymbols,
@@ -38,7 +38,7 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSymbols => f.write_str("the file has no symbol table (it is stripped)"),
+            Self::NoSymbols => f.write_str("the file is stripped: it names no function at the address"),
             Self::BetweenSymbols => f.write_str("no symbol of the file covers the address"),
             Self::NotCode => f.write_str("the address is in no section with code of the file"),
             Self::Unreadable(cause) => write!(f, "the file could not be read: {cause}"),

@@ -73,10 +73,6 @@ impl SymbolTable {
         table
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
     /// The name of the innermost symbol that covers the address, as the linker knows it.
     pub(super) fn lookup(&self, address: u64) -> Option<Vec<u8>> {
         let after = self.ranges.partition_point(|range| range.start <= address);
@@ -274,7 +270,7 @@ mod tests {
     #[test]
     fn symbols_outside_of_code_are_left_out() {
         let table = table(&[(0x2800, 0x100, "data", false), (0x2000, 0, "_etext", false)]);
-        assert!(table.is_empty());
+        assert!(table.ranges.is_empty());
     }
 
     #[test]

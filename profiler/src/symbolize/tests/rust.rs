@@ -1,0 +1,112 @@
+//! Rust: generics, closures and methods of traits, in both manglings.
+
+use super::{Program, functions};
+use crate::profile::Kind;
+
+const SHAPES: &str = r#"
+#![allow(named_asm_labels)]
+use std::arch::asm;
+use std::hint::black_box;
+
+mod shop {
+    use super::*;
+
+    pub trait Price {
+        fn price(&self) -> u64;
+    }
+
+    pub struct Basket<T>(pub Vec<T>);
+
+    impl<T: Copy + Into<u64>> Price for Basket<T> {
+        #[inline(never)]
+        fn price(&self) -> u64 {
+            unsafe { asm!("in_price: nop") } // price is here
+            self.0.iter().map(|&item| item.into()).sum()
+        }
+    }
+
+    #[inline(always)]
+    pub fn discount(price: u64) -> u64 {
+        unsafe { asm!("in_discount: nop") } // discount is here
+        price / 2
+    }
+}
+
+#[inline(never)]
+fn apply<F: Fn(u64) -> u64>(f: F, x: u64) -> u64 {
+    f(x) // apply calls
+}
+
+fn main() {
+    use shop::Price;
+    let basket = shop::Basket(black_box(vec![1_u32, 2, 3]));
+    let price = basket.price();
+    let factor = black_box(7);
+    let sum = apply(
+        |x| {
+            unsafe { asm!("in_closure: nop") } // closure is here
+            x * factor
+        },
+        price,
+    );
+    let half = shop::discount(black_box(sum)); // main calls discount
+    black_box(half);
+}
+"#;
+
+/// The legacy mangling is that of the compiler unless it was told otherwise; not so in later ones.
+#[test]
+fn generics_closures_and_inlined_functions_have_names_and_lines_in_both_manglings() {
+    for mangling in ["", "-C symbol-mangling-version=v0"] {
+        let program = Program::new(
+            SHAPES,
+            "rs",
+            &format!("rustc --edition 2024 -O -C debuginfo=1 {mangling}"),
+        );
+        let price = program.names_at("in_price");
+        let legacy = price[0].system_name.as_ref().unwrap().starts_with("_ZN");
+        let (method, closure) = if legacy {
+            (
+                "<source::shop::Basket<T> as source::shop::Price>::price",
+                "source::main::{{closure}}",
+            )
+        } else {
+            (
+                "<source::shop::Basket<u32> as source::shop::Price>::price",
+                "source::main::{closure#0}",
+            )
+        };
+        assert_eq!(functions(&price), [method]);
+        assert_eq!(price[0].line, program.line("// price is here"));
+        assert_eq!(price[0].kind, Kind::Rust);
+
+        let discount = program.names_at("in_discount");
+        assert_eq!(functions(&discount), ["source::shop::discount", "source::main"]);
+        assert_eq!(discount[0].line, program.line("// discount is here"));
+        assert_eq!(discount[1].line, program.line("// main calls discount"));
+        assert!(discount[0].inlined && !discount[1].inlined);
+
+        let names = program.names_at("in_closure");
+        assert_eq!(names[0].function, closure);
+        assert_eq!(names[0].line, program.line("// closure is here"));
+        assert!(names[1].function.starts_with("source::apply"), "{names:?}");
+        assert_eq!(names[1].line, program.line("// apply calls"));
+        assert!(names.iter().all(|name| name.kind == Kind::Rust));
+    }
+}
+
+#[test]
+fn without_dwarf_the_mangling_tells_rust() {
+    let program = Program::new(
+        SHAPES,
+        "rs",
+        "rustc --edition 2024 -O -C debuginfo=0 -C strip=none",
+    );
+    let names = program.names_at("in_price");
+    assert_eq!(names.len(), 1);
+    assert_eq!(names[0].kind, Kind::Rust);
+    assert!(
+        names[0].function.ends_with("as source::shop::Price>::price"),
+        "{names:?}"
+    );
+}
