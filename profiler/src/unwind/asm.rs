@@ -205,3 +205,6 @@ impl Interpreter<'_> {
         rows
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,11 @@ pub(super) fn meaning<'a>(
         Some(RegisterRule::Offset(offset)) => offset,
         _ => return Err(Unsupported::ReturnAddress),
     };
+    match row.register(X86_64::RSP) {
+        None | Some(RegisterRule::ValOffset(0)) => {}
+        // As in setcontext(3), which is about to go somewhere else.
+        Some(_) => return Err(Unsupported::StackPointer),
+    }
     let cfa = match row.cfa() {
         &CfaRule::RegisterAndOffset { register, offset } => Cfa::Register { register, offset },
         CfaRule::Expression(expression) => {
@@ -89,6 +94,18 @@ pub(super) fn meaning<'a>(
         Some(RegisterRule::Offset(offset)) => FramePointer::AtCfa(offset),
         Some(RegisterRule::Expression(expression)) => bp_expression(section, &expression),
         _ => FramePointer::Lost,
+    };
+    let bp = match (cfa, bp) {
+        // gcc ends functions that realign the stack with `pop %rbp; lea -8(%r10),%rsp; ret` and only takes back
+        // what it said of the CFA. Back on rsp, the frame is gone and rbp is the caller's.
+        (
+            Cfa::Register {
+                register: X86_64::RSP,
+                ..
+            },
+            FramePointer::AtBp(_),
+        ) => FramePointer::Same,
+        (_, bp) => bp,
     };
     if let Cfa::Plt { pushed } = cfa {
         return match (ra_offset, bp) {

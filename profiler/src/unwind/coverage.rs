@@ -13,17 +13,20 @@ pub enum Unsupported {
     Offset,
     /// The return address is not at a fixed distance from the canonical frame address.
     ReturnAddress,
+    /// The caller's stack pointer is not the canonical frame address.
+    StackPointer,
     /// The table of extended rules is full.
     TableFull,
 }
 
 impl Unsupported {
     /// All causes.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::CfaExpression,
         Self::CfaRegister,
         Self::Offset,
         Self::ReturnAddress,
+        Self::StackPointer,
         Self::TableFull,
     ];
 }
@@ -35,6 +38,7 @@ impl fmt::Display for Unsupported {
             Self::CfaRegister => "frame address is based on an unknown register",
             Self::Offset => "offset does not fit",
             Self::ReturnAddress => "return address is not in the frame",
+            Self::StackPointer => "stack pointer is not the frame address",
             Self::TableFull => "too many distinct rules",
         })
     }

@@ -290,3 +290,6 @@ impl Iterator for Entries<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

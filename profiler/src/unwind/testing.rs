@@ -48,7 +48,7 @@ pub(super) fn rows_from(ranges: &[(Range<u64>, Rule)]) -> Rows {
     Rows::overlay([layer_from(ranges)], &[Svma(0)..Svma(u64::MAX)])
 }
 
-/// A rule in words: `sp+16 bp@-16`, `*(r10+8)+16 bp=`, `go AsmCgoCall 5`.
+/// A rule in words: `sp+16 bp@-16`, `*(10+8)+16 bp=` (a register without its r), `go AsmCgoCall 5`.
 pub(super) fn words(rule: Rule, ext: &ExtTable) -> String {
     let saved = |offset: i64| match offset {
         0 => "bp=".to_owned(),
@@ -68,7 +68,7 @@ pub(super) fn words(rule: Rule, ext: &ExtTable) -> String {
                 .find(|r| Regs::from_dwarf(r.0) == Some(rule.reg))
                 .and_then(gimli::X86_64::register_name)
                 .expect("a register");
-            let base = format!("{}{:+}", &name[1.min(name.len() - 2)..], rule.offset);
+            let base = format!("{}{:+}", &name[1..], rule.offset);
             let cfa = match rule.flags & ExtRule::DEREF {
                 0 => base,
                 _ => format!("*({base}){:+}", rule.addend),
