@@ -77,8 +77,9 @@ pub fn build() -> Result<()> {
 
 fn compile(toolchain: &Toolchain) -> Result<PathBuf> {
     let root = workspace::root();
-    // Its own directory: cargo locks the one that this task was built into, and the compilers differ.
-    let target_dir = workspace::target_dir()?.join("bpf");
+    // Not the user's target directory: clones can share that, and cargo then takes what another clone built from
+    // other sources for this one's if it is newer than these.
+    let target_dir = root.join("target/bpf");
     let mut flags: Vec<String> = FLAGS.iter().map(|&flag| flag.to_owned()).collect();
     for (from, to) in toolchain.path_prefixes(root)? {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
