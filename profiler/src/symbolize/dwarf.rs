@@ -233,7 +233,7 @@ fn check_abbreviations(mut table: Metered<'_>) -> Result<(), Problem> {
         let mut attributes = 0;
         loop {
             let (name, form) = (table.read_uleb128()?, table.read_uleb128()?);
-            if form == gimli::DW_FORM_implicit_const.0.into() {
+            if form == u64::from(gimli::DW_FORM_implicit_const.0) {
                 table.read_sleb128()?;
             }
             if (name, form) == (0, 0) {
