@@ -1,3 +1,3 @@
-//! Looks at processes and the objects in them. Nothing here stops or changes anything.
+//! Looks at processes and at the objects in them. Nothing here stops or changes anything.
 
 pub mod go;
