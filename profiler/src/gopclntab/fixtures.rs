@@ -56,6 +56,11 @@ pub(crate) fn builds() -> impl Iterator<Item = Build> {
 }
 
 impl Build {
+    /// Whether symbols and debug information are left out.
+    pub(crate) fn is_stripped(self) -> bool {
+        self.ldflags == "-s -w"
+    }
+
     /// The program.
     pub(crate) fn bytes(self) -> Bytes {
         type Slot = Arc<OnceLock<Bytes>>;

@@ -131,6 +131,17 @@ impl Image {
         stated.chain(relocated)
     }
 
+    /// The first place in a writable segment where `pattern` is at a multiple of `align`.
+    pub(crate) fn find_aligned(&self, pattern: &[u8], align: usize) -> Option<u64> {
+        self.segments.iter().filter(|s| s.writable).find_map(|segment| {
+            let skip = segment.address.wrapping_neg() as usize % align;
+            (skip..segment.bytes.len())
+                .step_by(align)
+                .find(|&at| segment.bytes[at..].starts_with(pattern))
+                .map(|at| segment.address.wrapping_add(at as u64))
+        })
+    }
+
     /// The segments, whole.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
         self.segments

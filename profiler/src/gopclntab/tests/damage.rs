@@ -37,7 +37,7 @@ fn put(file: &mut [u8], at: usize, word: u64) {
 fn subject() -> Subject {
     let stripped = FORMS
         .into_iter()
-        .find(|form| form.mode == "exe" && form.ldflags == "-s -w");
+        .find(|form| form.mode == "exe" && form.is_stripped());
     let build: Build = stripped.expect("a stripped executable");
     let mut file = build.bytes().to_vec();
     let (phoff, phnum) = (
