@@ -11,6 +11,8 @@
 mod check;
 mod pattern;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use check::{Checker, Report, Tally, Verdict};
 pub use pattern::Symbols;

@@ -73,6 +73,9 @@ const GO_GLUE: &[&str] = &[
     "runtime.systemstack_switch",
 ];
 
+/// Assembly that calls one function. The runtime never works below it.
+const GO_CALLS_NOTHING_ELSE: &[&str] = &["crosscall2", "runtime.goexit"];
+
 /// What runs only once a thread has let go of its goroutine.
 const GO_SCHEDULER: &[&str] = &[
     "runtime.execute",
@@ -105,6 +108,7 @@ const GO_ASSEMBLY: &[&str] = &[
     "callRet",
     "cmpbody",
     "countbody",
+    "gcWriteBarrier",
     "gogo",
     "gosave_systemstack_switch",
     "indexbody",
@@ -140,11 +144,12 @@ impl Pattern {
         })
     }
 
-    /// The language of the frame; `None` for a class.
+    /// The language of the frame; `None` for a class, and where only what a specification names may follow.
     pub(super) fn language(&self) -> Option<Language> {
         match self {
+            Self::Go(name) if GO_CALLS_NOTHING_ELSE.contains(&name.0.as_str()) => None,
             Self::Go(_) => Some(Language::Go),
-            Self::Own(_) | Self::Exported(_) | Self::Library(_) => Some(Language::C),
+            Self::Own(_) | Self::Inlined(_) | Self::Exported(_) | Self::Library(_) => Some(Language::C),
             _ => None,
         }
     }
@@ -204,12 +209,19 @@ impl fmt::Display for Pattern {
 
 impl Glob {
     fn matches(&self, name: &str) -> bool {
-        match self.0.split_once('*') {
-            None => self.0 == name,
-            Some((before, after)) => {
-                name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
-            }
+        let mut parts = self.0.split('*');
+        let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or_default()) else {
+            return false;
+        };
+        let mut parts: Vec<&str> = parts.collect();
+        let Some(last) = parts.pop() else {
+            return rest.is_empty();
+        };
+        for part in parts {
+            let Some(at) = rest.find(part) else { return false };
+            rest = &rest[at + part.len()..];
         }
+        rest.ends_with(last)
     }
 }
 

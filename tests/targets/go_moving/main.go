@@ -8,14 +8,18 @@ import "C"
 import "gotarget"
 
 const (
-	frames  = 60 // of deep, and of fillA and fillB together: some 32 KiB, so every small class of stacks is used
-	fillers = 4  // goroutines that reuse what a moved stack left behind
+	frames  = 60 // of deep: some 32 KiB, so that the stack moves several times
+	fill    = 99 // calls of fillA and fillB in turn, below the first: the sizes of stack that movers leave behind
+	fillers = 2  // of each kind, for each mover: goroutines that reuse what a moved stack left behind
 	movers  = 2  // goroutines that move, at the same time
 )
 
 var (
 	moved  = make(chan uint64)
-	filled = make(chan uint64)
+	filled = make(chan struct{})
+
+	expectedA = fillA(1, fill)
+	expectedB = fillB(1, fill)
 )
 
 //go:noinline
@@ -39,32 +43,39 @@ func deep(x uint64, below int) uint64 {
 	return y ^ pad[x%64]
 }
 
+// fillA and fillB have small frames of different sizes: the memory that they used is dense with return addresses
+// and frame pointers, at every alignment.
+//
 //go:noinline
 func fillA(x uint64, below int) uint64 {
-	var pad [64]uint64
-	pad[x%64] = x
 	if below == 0 {
-		return gotarget.Step(x)
+		return x
 	}
-	return fillB(gotarget.Step(x), below-1) ^ pad[x%64]
+	return fillB(gotarget.Step(x), below-1) ^ x
 }
 
 //go:noinline
 func fillB(x uint64, below int) uint64 {
-	var pad [64]uint64
-	pad[x%64] = x
 	if below == 0 {
-		return gotarget.Step(x)
+		return x
 	}
-	return fillA(gotarget.Step(x), below-1) ^ pad[x%64]
+	y := gotarget.Step(x)
+	z := gotarget.Step(y)
+	return fillA(z, below-1) ^ x ^ y + z
 }
 
-// filler leaves return addresses into fillA and fillB wherever the freed stacks were.
+// fillerA and fillerB leave return addresses into fillA and fillB wherever the freed stacks were.
 //
 //go:noinline
-func filler() {
-	x := fillA(1, frames-1)
-	filled <- x
+func fillerA() {
+	gotarget.Verify(expectedA, fillA(1, fill))
+	filled <- struct{}{}
+}
+
+//go:noinline
+func fillerB() {
+	gotarget.Verify(expectedB, fillB(1, fill))
+	filled <- struct{}{}
 }
 
 // goInner runs on a goroutine whose stack is still small, grows it, and lets others take over what was freed.
@@ -74,10 +85,11 @@ func filler() {
 func goInner(x C.uint64_t) C.uint64_t {
 	y := deep(uint64(x), frames-1)
 	for i := 0; i < fillers; i++ {
-		go filler()
+		go fillerA()
+		go fillerB()
 	}
-	for i := 0; i < fillers; i++ {
-		y += <-filled
+	for i := 0; i < 2*fillers; i++ {
+		<-filled
 	}
 	return C.c_inner(C.uint64_t(y)) ^ C.uint64_t(y)
 }
