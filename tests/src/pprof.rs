@@ -76,7 +76,28 @@ fn plain(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_top, parse_traces};
+    use super::{parse_top, parse_traces, self_time, traced_total};
+    use crate::programs::{self, Form};
+    use crate::target::Target;
+
+    #[test]
+    fn a_profile_of_go_is_read_with_all_its_samples() {
+        let program = programs::go("go_pprof", "local", Form::Exe, "").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("own.pb.gz");
+        let mut target = Target::start(program.command()).unwrap();
+        target
+            .command(&format!("profile 0.5 {} 100", file.display()))
+            .unwrap();
+        assert_eq!(
+            target.read_line().unwrap(),
+            format!("profiled {}", file.display())
+        );
+        assert!(target.finish().unwrap().status.success());
+        let functions = self_time(&file).unwrap();
+        assert!(functions.values().sum::<u64>() > 0);
+        assert_eq!(functions.values().sum::<u64>(), traced_total(&file).unwrap());
+    }
 
     #[test]
     fn rows_of_top_become_functions() {

@@ -103,11 +103,6 @@ impl Recorder {
         Ok((command, folder))
     }
 
-    /// Process id of the profiler.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Waits until the profiler samples: until it has opened perf events. An error if it ends before.
     pub fn wait_until_sampling(&mut self) -> Result<()> {
         let start = Instant::now();

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The Go releases that targets are built with: the first and a middle one of those supported, and the machine's.
 pub const GO_TOOLCHAINS: [&str; 3] = ["go1.21.13", "go1.24.11", "local"];
@@ -93,6 +93,7 @@ impl Program {
 /// Builds the Go program in `folder` with a toolchain of [`GO_TOOLCHAINS`]; `tags` are build tags, separated by
 /// commas.
 pub fn go(folder: &str, toolchain: &str, form: Form, tags: &str) -> Result<Program> {
+    let _building = building();
     let label = form.label();
     let path = output(&format!("{}{tags}-{toolchain}-{label}", folder.replace('/', "_")))?;
     let mut build = Command::new("go");
@@ -127,6 +128,7 @@ pub fn native_library(source: &str) -> Result<Program> {
 }
 
 fn compile(source: &str, flags: &[&str]) -> Result<Program> {
+    let _building = building();
     let source_path = targets().join(source);
     let stem = source_path
         .file_stem()
@@ -176,10 +178,14 @@ fn output(name: &str) -> Result<PathBuf> {
     Ok(folder.canonicalize()?.join(name))
 }
 
-/// Runs a compiler; what it printed is part of the error.
+/// Lets one build run at a time: two of the same program would write the same file.
+fn building() -> MutexGuard<'static, ()> {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    BUILDING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a tool to its end; what it printed is part of the error.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let output = command
         .output()
         .with_context(|| format!("cannot run {command:?}: is it installed?"))?;
@@ -191,4 +197,75 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Form, GO_TOOLCHAINS, go, native, run};
+    use crate::chain::Verdict;
+    use crate::target::Target;
+    use std::process::Command;
+
+    #[test]
+    fn go_targets_work_in_every_form_with_every_toolchain() {
+        let mut checksums = Vec::new();
+        for toolchain in GO_TOOLCHAINS {
+            for form in Form::ALL {
+                let program = go("go_nested", toolchain, form, "").unwrap();
+                let finished = Target::start(program.command()).unwrap().finish().unwrap();
+                assert!(finished.status.success(), "{program:?}");
+                checksums.push(finished.checksum);
+            }
+        }
+        checksums.dedup();
+        assert_eq!(checksums.len(), 1, "{checksums:?}");
+    }
+
+    #[test]
+    fn the_frameless_leaf_of_go_nested_has_no_frame() {
+        for toolchain in GO_TOOLCHAINS {
+            let program = go("go_nested", toolchain, Form::Exe, "").unwrap();
+            let code = run(Command::new("objdump")
+                .args(["-d", "--no-show-raw-insn", "--disassemble=main.goLeafNoFrame"])
+                .arg(&program.path))
+            .unwrap();
+            assert!(
+                code.contains("imul") && code.contains("ret"),
+                "{toolchain}: {code}"
+            );
+            assert!(
+                !code.contains("push") && !code.contains("%rsp"),
+                "{toolchain}: {code}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_target_says_what_its_chains_are() {
+        let c = [
+            "c_deep/c_deep.c",
+            "dlopen_late/dlopen_late.c",
+            "signal_frames/signal_frames.c",
+        ];
+        let others = [
+            "cpp_throw/cpp_throw.cc",
+            "busy_threads/busy_threads.c",
+            "vdso_time/c/vdso_time.c",
+        ];
+        for source in c.into_iter().chain(others) {
+            let root = ["_start", "__libc_start_main", "__libc_start_call_main", "main"];
+            assert_eq!(
+                native(source).unwrap().checker().unwrap().verdict(&root),
+                Verdict::Exact,
+                "{source}"
+            );
+        }
+        for folder in ["go_nested", "go_moving", "vdso_time/go"] {
+            for form in [Form::Exe, Form::Stripped] {
+                let checker = go(folder, "local", form, "").unwrap().checker().unwrap();
+                let root = ["runtime.goexit", "runtime.main", "main.main"];
+                assert_eq!(checker.verdict(&root), Verdict::Exact, "{folder}");
+            }
+        }
+    }
 }

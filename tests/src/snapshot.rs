@@ -186,3 +186,39 @@ fn numbers(folder: &str) -> Result<Vec<u32>> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Freedom, Snapshot};
+    use crate::programs;
+    use crate::target::Target;
+
+    #[test]
+    fn a_process_that_nobody_touches_does_not_change() {
+        let target = Target::start(programs::native("c_deep/c_deep.c").unwrap().command()).unwrap();
+        let before = Snapshot::take(target.pid()).unwrap();
+        let after = Snapshot::take(target.pid()).unwrap();
+        assert_eq!(before.differences(&after, Freedom::None), [""; 0]);
+        assert_eq!(before.threads.len(), 2);
+        assert!(before.descriptors.len() >= 3 && before.signals["SigCgt"] != "0000000000000000");
+    }
+
+    #[test]
+    fn a_library_that_came_is_seen_whatever_the_program_may_do() {
+        let library = programs::native_library("dlopen_late/plugin.c").unwrap();
+        let mut command = programs::native("dlopen_late/dlopen_late.c").unwrap().command();
+        command.arg(&library.path);
+        let mut target = Target::start(command).unwrap();
+        let before = Snapshot::take(target.pid()).unwrap();
+        target.command("load").unwrap();
+        assert_eq!(target.read_line().unwrap(), "loaded");
+        let after = Snapshot::take(target.pid()).unwrap();
+        for freedom in [Freedom::None, Freedom::GoRuntime] {
+            let differences = before.differences(&after, freedom);
+            assert!(
+                differences.iter().any(|d| d.contains("plugin")),
+                "{differences:?}"
+            );
+        }
+    }
+}

@@ -88,11 +88,6 @@ impl Target {
         Ok(kill_process(self.id()?, Signal::TERM)?)
     }
 
-    /// Kills the program, which cannot prevent it.
-    pub fn kill(&self) -> Result<()> {
-        Ok(kill_process(self.id()?, Signal::KILL)?)
-    }
-
     /// Ends the work by closing the program's standard input, and waits for the end.
     pub fn finish(mut self) -> Result<Finished> {
         self.stdin = None;
@@ -127,5 +122,48 @@ impl Drop for Target {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Target;
+    use crate::{cpu_time, programs};
+    use std::time::Duration;
+
+    #[test]
+    fn a_program_gives_the_same_checksum_however_it_is_ended() {
+        let program = programs::native("c_deep/c_deep.c").unwrap();
+        let closed = Target::start(program.command()).unwrap().finish().unwrap();
+        let mut target = Target::start(program.command()).unwrap();
+        target.terminate().unwrap();
+        let terminated = target.wait().unwrap();
+        assert!(closed.status.success() && terminated.status.success());
+        assert_eq!(closed.checksum, terminated.checksum);
+    }
+
+    #[test]
+    fn a_program_that_cannot_start_its_work_is_an_error() {
+        // Without the library that it asks for.
+        let program = programs::native("dlopen_late/dlopen_late.c").unwrap();
+        assert!(Target::start(program.command()).is_err());
+        let mut command = program.command();
+        command.arg("/missing/library.so");
+        let mut target = Target::start(command).unwrap();
+        target.command("load").unwrap();
+        assert!(target.work_for(Duration::from_secs(60)).is_err());
+    }
+
+    #[test]
+    fn busy_threads_are_on_cpu_all_the_time() {
+        let mut command = programs::native("busy_threads/busy_threads.c").unwrap().command();
+        command.arg("2");
+        let mut target = Target::start(command).unwrap();
+        let before = cpu_time::on_cpu(target.pid()).unwrap();
+        target.work_for(Duration::from_millis(200)).unwrap();
+        let spent = cpu_time::on_cpu(target.pid()).unwrap() - before;
+        // How much depends on what else runs; that it cannot be more than two CPUs gave does not.
+        assert!(spent > Duration::ZERO);
+        assert!(target.finish().unwrap().iterations > 0);
     }
 }
