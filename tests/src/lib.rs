@@ -1,1 +1,28 @@
-//! Harness of the end-to-end tests.
+//! Harness of the end-to-end tests: real programs, a real kernel, exact expected stacks.
+//!
+//! * [`programs`] builds the programs to be profiled (`tests/targets`), [`target`] runs them.
+//! * [`profiler`] runs the profiler and reads what it wrote, [`folded`] and [`pprof`] parse it.
+//! * [`chain`] says which call chains are true, and judges stacks by it.
+//! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave.
+//! * [`snapshot`] takes down what a process looks like, to prove that it was left alone.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub mod chain;
+pub mod cpu_time;
+pub mod folded;
+pub mod pprof;
+pub mod profiler;
+pub mod programs;
+pub mod snapshot;
+pub mod stats;
+pub mod target;
+
+/// Lets one end-to-end test run at a time: each wants the CPUs to itself.
+///
+/// Cargo runs test binaries one after the other, so a lock inside the process is enough.
+pub fn exclusive() -> MutexGuard<'static, ()> {
+    static RUNNING: Mutex<()> = Mutex::new(());
+    // A test that failed leaves nothing behind that the next one could trip over.
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,171 @@
+//! Every recorded stack is held against the true call chains of its program.
+#![allow(clippy::print_stderr, reason = "the figures are what these tests are for")]
+
+use anyhow::{Result, ensure};
+use profiler_tests::chain::Report;
+use profiler_tests::exclusive;
+use profiler_tests::folded::Folded;
+use profiler_tests::profiler::{Recorder, Recording, record};
+use profiler_tests::programs::{self, Form, GO_TOOLCHAINS, Program};
+use profiler_tests::target::Target;
+use std::process::Command;
+
+/// Share of samples in user mode that must be true chains, in percent.
+const EXACT: f64 = 99.5;
+
+/// Fewer samples than this prove little.
+const SAMPLES: u64 = 2000;
+
+/// Share of samples that each function which must be seen has at least, in percent.
+const SEEN: f64 = 0.5;
+
+#[test]
+fn go_calls_c_calls_go_three_deep() -> Result<()> {
+    let _guard = exclusive();
+    let go = [
+        "main.goBurn",
+        "main.goLeafNoFrame",
+        "main.goInner",
+        "goInner",
+        "runtime.cgocallback",
+    ];
+    let c = ["c_leaf1", "c_leaf2", "c_leaf3", "c_inner_step"];
+    for toolchain in GO_TOOLCHAINS {
+        for form in Form::ALL {
+            let program = programs::go("go_nested", toolchain, form, "")?;
+            let named = if form == Form::Stripped { &[][..] } else { &c[..] };
+            exact(&program, program.command(), &[&go[..], named].concat())?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_goroutine_whose_stack_moves_under_c() -> Result<()> {
+    let _guard = exclusive();
+    for toolchain in GO_TOOLCHAINS {
+        let program = programs::go("go_moving", toolchain, Form::Exe, "")?;
+        exact(
+            &program,
+            program.command(),
+            &["main.deepBurn", "c_leaf", "c_inner", "c_outer_step"],
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn three_hundred_frames_of_c_without_frame_pointers() -> Result<()> {
+    let _guard = exclusive();
+    let program = programs::native("c_deep/c_deep.c")?;
+    exact(
+        &program,
+        program.command(),
+        &["run", "run_thread", "c_leaf", "f0", "f1", "f2"],
+    )
+}
+
+#[test]
+fn exceptions_pass_through_frames_of_cpp() -> Result<()> {
+    let _guard = exclusive();
+    let program = programs::native("cpp_throw/cpp_throw.cc")?;
+    exact(
+        &program,
+        program.command(),
+        &["ns::thrower", "ns::Guard::~Guard", "_Unwind_RaiseException"],
+    )
+}
+
+#[test]
+fn a_library_that_is_loaded_during_the_recording() -> Result<()> {
+    let _guard = exclusive();
+    let library = programs::native_library("dlopen_late/plugin.c")?;
+    let program = programs::native("dlopen_late/dlopen_late.c")?;
+    let mut command = program.command();
+    command.arg(&library.path);
+
+    let mut target = Target::start(command)?;
+    let mut recorder = Recorder::start(arguments(&target))?;
+    recorder.wait_until_sampling()?;
+    target.command("load")?;
+    ensure!(target.read_line()? == "loaded");
+    let recording = recorder.wait()?;
+    ensure!(target.finish()?.status.success());
+    judge(&program, &recording, &["own_leaf", "plugin_outer", "plugin_leaf"])
+}
+
+#[test]
+fn time_in_signal_handlers() -> Result<()> {
+    let _guard = exclusive();
+    let program = programs::native("signal_frames/signal_frames.c")?;
+    exact(
+        &program,
+        program.command(),
+        &["leaf", "on_prof", "on_vtalrm_altstack", "handler_leaf"],
+    )
+}
+
+#[test]
+fn time_in_the_vdso() -> Result<()> {
+    let _guard = exclusive();
+    let c = programs::native("vdso_time/c/vdso_time.c")?;
+    exact(&c, c.command(), &["now"])?;
+    for toolchain in GO_TOOLCHAINS {
+        let go = programs::go("vdso_time/go", toolchain, Form::Exe, "")?;
+        exact(&go, go.command(), &["main.wall", "main.monotonic"])?;
+    }
+    Ok(())
+}
+
+/// Runs and records a program, and judges what was recorded.
+fn exact(program: &Program, command: Command, seen: &[&str]) -> Result<()> {
+    let target = Target::start(command)?;
+    let recording = record(arguments(&target))?;
+    let finished = target.finish()?;
+    ensure!(finished.status.success(), "the target failed: {finished:?}");
+    judge(program, &recording, seen)
+}
+
+fn arguments(target: &Target) -> [String; 7] {
+    let pid = target.pid().to_string();
+    ["-p", &pid, "-F", "999", "-d", "5", "--kernel"].map(str::to_owned)
+}
+
+fn judge(program: &Program, recording: &Recording, seen: &[&str]) -> Result<()> {
+    let name = program.path.file_name().unwrap_or_default().display();
+    let stacks = recording.stacks()?;
+    let report = program.checker()?.report(stacks);
+    eprintln!("{name}: {report}");
+    enough(&report, stacks, seen)?;
+    let summary = recording.summary()?;
+    let incomplete: u64 = stacks
+        .stacks
+        .iter()
+        .filter(|s| s.is_incomplete())
+        .map(|s| s.count)
+        .sum();
+    ensure!(
+        summary.kept()? == stacks.total() && summary.stopped("root") + incomplete == summary.kept()?,
+        "{name}: the summary does not fit the {} stacks, {incomplete} of them incomplete: {summary:?}",
+        stacks.total()
+    );
+    ensure!(
+        report.user.percent() >= EXACT,
+        "{name}: less than {EXACT} % of the stacks are true chains\n{report}"
+    );
+    Ok(())
+}
+
+/// Stacks that all end early, or at the same function, would be exact and worth nothing.
+fn enough(report: &Report, stacks: &Folded, seen: &[&str]) -> Result<()> {
+    ensure!(
+        report.user.total() >= SAMPLES,
+        "only {} samples in user mode",
+        report.user.total()
+    );
+    for function in seen {
+        let share = stacks.with_frame(function) as f64 * 100.0 / stacks.total() as f64;
+        ensure!(share >= SEEN, "{function} is in {share:.2} % of the stacks");
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! Runs the profiler and reads what it wrote.
+
+use crate::folded::Folded;
+use crate::programs::{cargo_target, run};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Nothing that is waited for takes this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A finished recording.
+#[derive(Debug)]
+pub struct Recording {
+    /// The stacks; `None` if none were written.
+    pub folded: Option<Folded>,
+    /// The summary; `None` if none was written.
+    pub summary: Option<Summary>,
+    /// What the profiler printed on standard output, unless that was not ours to read.
+    pub stdout: String,
+    /// What it printed on standard error.
+    pub stderr: String,
+    /// Its exit status.
+    pub status: ExitStatus,
+    folder: TempDir,
+}
+
+/// A recording that is running. The profiler is killed when this is dropped.
+#[derive(Debug)]
+pub struct Recorder {
+    child: Child,
+    folder: TempDir,
+}
+
+/// The JSON summary of a recording.
+#[derive(Clone, Debug)]
+pub struct Summary(Value);
+
+/// Where the profiler is: `PROFILER_BIN`, or built here, once.
+pub fn binary() -> Result<&'static Path> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BINARY.get_or_init(|| match std::env::var_os("PROFILER_BIN") {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => build().map_err(|e| format!("{e:#}")),
+    });
+    match built {
+        Ok(path) => Ok(path),
+        Err(message) => Err(anyhow::Error::msg(message.clone())),
+    }
+}
+
+fn build() -> Result<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    run(Command::new(env!("CARGO"))
+        .current_dir(workspace)
+        .args(["build", "--release", "-p", "profiler"]))?;
+    Ok(cargo_target().join("release/profiler"))
+}
+
+/// A command of the profiler.
+pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// Records to the end. `args` are those after `record`, without outputs.
+pub fn record<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Recording> {
+    Recorder::start(args)?.wait()
+}
+
+impl Recorder {
+    /// Starts a recording; `args` are those after `record`. Folded stacks, pprof and summary go to a folder of
+    /// its own.
+    pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Self> {
+        let (mut command, folder) = Self::command(args)?;
+        let child = command.spawn().context("cannot start the profiler")?;
+        Ok(Self { child, folder })
+    }
+
+    /// The command that [`Recorder::start`] starts, and the folder of its outputs.
+    pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<(Command, TempDir)> {
+        let folder = TempDir::new()?;
+        let mut command = command([OsStr::new("record"), OsStr::new("-o")])?;
+        command.arg(folder.path().join("out.folded"));
+        command.arg("-o").arg(folder.path().join("out.pb.gz"));
+        command
+            .arg("--summary-json")
+            .arg(folder.path().join("summary.json"));
+        command.args(args);
+        Ok((command, folder))
+    }
+
+    /// Waits until the profiler samples: until it has opened perf events. An error if it ends before.
+    pub fn wait_until_sampling(&mut self) -> Result<()> {
+        let start = Instant::now();
+        let fds = format!("/proc/{}/fd", self.child.id());
+        loop {
+            let sampling = fs::read_dir(&fds)?.flatten().any(|fd| {
+                fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == "anon_inode:[perf_event]")
+            });
+            if sampling {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                let mut stderr = String::new();
+                if let Some(pipe) = &mut self.child.stderr {
+                    pipe.read_to_string(&mut stderr)?;
+                }
+                anyhow::bail!("the profiler ended before it took a sample: {status}\n{stderr}");
+            }
+            ensure!(
+                start.elapsed() < PATIENCE,
+                "the profiler opened no perf event in {PATIENCE:?}"
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    /// Sends the profiler a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).context("the profiler has no process id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Waits for the end and reads what was written.
+    pub fn wait(mut self) -> Result<Recording> {
+        // Drained on two threads: a full pipe would stop the profiler.
+        let stdout = self
+            .child
+            .stdout
+            .take()
+            .map(|pipe| std::thread::spawn(move || drain(pipe)));
+        let stderr = self
+            .child
+            .stderr
+            .take()
+            .map_or_else(|| Ok(String::new()), drain)?;
+        let stdout = match stdout.map(std::thread::JoinHandle::join) {
+            Some(Ok(text)) => text?,
+            _ => String::new(),
+        };
+        let status = self.child.wait()?;
+        let folder = std::mem::replace(&mut self.folder, TempDir::new()?);
+        Recording::read(folder, stdout, stderr, status)
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Recording {
+    /// Reads the outputs in `folder` of a profiler that has ended.
+    pub fn read(folder: TempDir, stdout: String, stderr: String, status: ExitStatus) -> Result<Self> {
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).ok();
+        let folded = read("out.folded").map(|text| Folded::parse(&text)).transpose()?;
+        let summary = read("summary.json")
+            .map(|text| Summary::parse(&text))
+            .transpose()?;
+        Ok(Self {
+            folded,
+            summary,
+            stdout,
+            stderr,
+            status,
+            folder,
+        })
+    }
+
+    /// The stacks of a recording that must have succeeded.
+    pub fn stacks(&self) -> Result<&Folded> {
+        ensure!(
+            self.status.success(),
+            "the profiler failed ({}):\n{}",
+            self.status,
+            self.stderr
+        );
+        self.folded
+            .as_ref()
+            .context("the profiler wrote no folded stacks")
+    }
+
+    /// The summary of a recording that must have succeeded.
+    pub fn summary(&self) -> Result<&Summary> {
+        ensure!(
+            self.status.success(),
+            "the profiler failed ({}):\n{}",
+            self.status,
+            self.stderr
+        );
+        self.summary.as_ref().context("the profiler wrote no summary")
+    }
+
+    /// The pprof file.
+    pub fn pprof(&self) -> PathBuf {
+        self.folder.path().join("out.pb.gz")
+    }
+}
+
+impl Summary {
+    /// Reads a summary. Only the names of the fields are relied on, not where in the document they stand.
+    pub fn parse(text: &str) -> Result<Self> {
+        Ok(Self(
+            serde_json::from_str(text).context("the summary is not JSON")?,
+        ))
+    }
+
+    /// The number called `name`.
+    pub fn number(&self, name: &str) -> Result<u64> {
+        find(&self.0, name)
+            .and_then(Value::as_u64)
+            .with_context(|| format!("the summary has no number {name}: {}", self.0))
+    }
+
+    /// Kept samples whose walk ended for the reason with this label.
+    pub fn stopped(&self, label: &str) -> u64 {
+        let by_stop = find(&self.0, "by_stop");
+        by_stop
+            .and_then(|reasons| reasons.get(label))
+            .and_then(Value::as_u64)
+            .unwrap_or(0)
+    }
+
+    /// Samples in the profile.
+    pub fn kept(&self) -> Result<u64> {
+        self.number("kept")
+    }
+
+    /// Samples that are not in the profile.
+    pub fn lost(&self) -> Result<u64> {
+        Ok(self.number("lost_ring_full")? + self.number("lost_ticks")?)
+    }
+}
+
+fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    let fields = value.as_object()?;
+    fields
+        .get(name)
+        .or_else(|| fields.values().find_map(|value| find(value, name)))
+}
+
+fn drain(mut pipe: impl Read) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    pipe.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Summary;
+
+    #[test]
+    fn a_summary_is_read_wherever_its_fields_stand() {
+        let flat =
+            Summary::parse(r#"{"kept": 7, "by_stop": {"root": 6}, "lost_ring_full": 1, "lost_ticks": 2}"#);
+        let nested = Summary::parse(
+            r#"{"meta": {}, "summary": {"kept": 7, "by_stop": {"root": 6}, "lost_ring_full": 1, "lost_ticks": 2}}"#,
+        );
+        for summary in [flat.unwrap(), nested.unwrap()] {
+            assert_eq!(summary.kept().unwrap(), 7);
+            assert_eq!(summary.lost().unwrap(), 3);
+            assert_eq!((summary.stopped("root"), summary.stopped("no-rule")), (6, 0));
+        }
+    }
+}

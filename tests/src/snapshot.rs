@@ -1,0 +1,224 @@
+//! What a process looks like from outside, to prove that it was left alone.
+
+use anyhow::{Context, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+/// What a program may change by itself while it works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freedom {
+    /// Nothing: the program has no allocation, thread or descriptor that is not there from the start.
+    None,
+    /// What the Go runtime does: it maps anonymous memory that is never executable, starts threads (with the
+    /// name of the program), and blocks signals of a thread for moments.
+    GoRuntime,
+}
+
+/// A process at one moment. Compare two with [`Snapshot::differences`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Mappings in the order of their addresses, without the columns that the kernel may change.
+    mappings: Vec<Mapping>,
+    threads: BTreeMap<u32, Thread>,
+    /// Links of the open descriptors, by number.
+    descriptors: BTreeMap<u32, String>,
+    /// Signals of the whole process: ignored, caught, pending for it (`SigIgn`, `SigCgt`, `ShdPnd`).
+    signals: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Mapping {
+    range: String,
+    permissions: String,
+    path: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Thread {
+    name: String,
+    tracer: String,
+    blocked: String,
+    pending: String,
+}
+
+impl Snapshot {
+    /// Takes down a process.
+    pub fn take(pid: u32) -> Result<Self> {
+        let proc = format!("/proc/{pid}");
+        let read = |path: String| fs::read_to_string(&path).with_context(|| format!("cannot read {path}"));
+        let mappings = read(format!("{proc}/maps"))?
+            .lines()
+            .filter_map(Mapping::parse)
+            .collect();
+        let mut threads = BTreeMap::new();
+        for tid in numbers(&format!("{proc}/task"))? {
+            // A thread may end while we look.
+            let Ok(status) = fs::read_to_string(format!("{proc}/task/{tid}/status")) else {
+                continue;
+            };
+            let field = |name: &str| field(&status, name);
+            let thread = Thread {
+                name: field("Name"),
+                tracer: field("TracerPid"),
+                blocked: field("SigBlk"),
+                pending: field("SigPnd"),
+            };
+            threads.insert(tid, thread);
+        }
+        let mut descriptors = BTreeMap::new();
+        for fd in numbers(&format!("{proc}/fd"))? {
+            let Ok(link) = fs::read_link(format!("{proc}/fd/{fd}")) else {
+                continue;
+            };
+            descriptors.insert(fd, link.to_string_lossy().into_owned());
+        }
+        let status = read(format!("{proc}/status"))?;
+        let signals = ["SigIgn", "SigCgt", "ShdPnd"]
+            .map(|name| (name.to_owned(), field(&status, name)))
+            .into_iter()
+            .collect();
+        Ok(Self {
+            mappings,
+            threads,
+            descriptors,
+            signals,
+        })
+    }
+
+    /// How `later` differs from `self`, in sentences, apart from what the program may change by itself.
+    pub fn differences(&self, later: &Self, freedom: Freedom) -> Vec<String> {
+        let mut found = Vec::new();
+        let of = |s: &Self| {
+            s.mappings
+                .iter()
+                .filter(|m| m.counts(freedom))
+                .cloned()
+                .collect::<BTreeSet<_>>()
+        };
+        let (before, after) = (of(self), of(later));
+        found.extend(
+            before
+                .difference(&after)
+                .map(|m| format!("the mapping is gone: {m:?}")),
+        );
+        found.extend(
+            after
+                .difference(&before)
+                .map(|m| format!("the mapping is new: {m:?}")),
+        );
+        compare("descriptor", &self.descriptors, &later.descriptors, &mut found);
+        compare("signal set", &self.signals, &later.signals, &mut found);
+        match freedom {
+            Freedom::None => compare("thread", &self.threads, &later.threads, &mut found),
+            Freedom::GoRuntime => {
+                let names: BTreeSet<_> = self.threads.values().map(|thread| &thread.name).collect();
+                let strange = later
+                    .threads
+                    .iter()
+                    .filter(|(_, thread)| !names.contains(&thread.name));
+                found.extend(strange.map(|(tid, thread)| format!("the thread {tid} is new: {thread:?}")));
+            }
+        }
+        let traced = later.threads.iter().filter(|(_, thread)| thread.tracer != "0");
+        found.extend(traced.map(|(tid, thread)| format!("the thread {tid} is traced by {}", thread.tracer)));
+        found
+    }
+}
+
+impl Mapping {
+    /// Reads a line of `/proc/PID/maps` (proc_pid_maps(5)).
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, permissions) = (fields.next()?, fields.next()?);
+        let path = fields.skip(3).collect::<Vec<_>>().join(" ");
+        // A stack grows when a function needs more of it.
+        let range = if path == "[stack]" {
+            range.split('-').nth(1)?
+        } else {
+            range
+        };
+        Some(Self {
+            range: range.to_owned(),
+            permissions: permissions.to_owned(),
+            path,
+        })
+    }
+
+    /// Whether only somebody else could have changed it.
+    fn counts(&self, freedom: Freedom) -> bool {
+        let anonymous = self.path.is_empty() || self.path == "[heap]" || self.path.starts_with("[anon:");
+        freedom == Freedom::None || !anonymous || self.permissions.contains('x')
+    }
+}
+
+fn compare<K: Ord + std::fmt::Display, V: PartialEq + std::fmt::Debug>(
+    what: &str,
+    before: &BTreeMap<K, V>,
+    after: &BTreeMap<K, V>,
+    found: &mut Vec<String>,
+) {
+    for (key, old) in before {
+        match after.get(key) {
+            None => found.push(format!("the {what} {key} is gone: {old:?}")),
+            Some(new) if new != old => found.push(format!("the {what} {key} was {old:?} and is {new:?}")),
+            Some(_) => {}
+        }
+    }
+    found.extend(
+        after
+            .iter()
+            .filter(|(key, _)| !before.contains_key(key))
+            .map(|(key, new)| format!("the {what} {key} is new: {new:?}")),
+    );
+}
+
+fn field(status: &str, name: &str) -> String {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map_or_else(String::new, |value| value.trim().to_owned())
+}
+
+fn numbers(folder: &str) -> Result<Vec<u32>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {folder}"))?;
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Freedom, Snapshot};
+    use crate::programs;
+    use crate::target::Target;
+
+    #[test]
+    fn a_process_that_nobody_touches_does_not_change() {
+        let target = Target::start(programs::native("c_deep/c_deep.c").unwrap().command()).unwrap();
+        let before = Snapshot::take(target.pid()).unwrap();
+        let after = Snapshot::take(target.pid()).unwrap();
+        assert_eq!(before.differences(&after, Freedom::None), [""; 0]);
+        assert_eq!(before.threads.len(), 2);
+        assert!(before.descriptors.len() >= 3 && before.signals["SigCgt"] != "0000000000000000");
+    }
+
+    #[test]
+    fn a_library_that_came_is_seen_whatever_the_program_may_do() {
+        let library = programs::native_library("dlopen_late/plugin.c").unwrap();
+        let mut command = programs::native("dlopen_late/dlopen_late.c").unwrap().command();
+        command.arg(&library.path);
+        let mut target = Target::start(command).unwrap();
+        let before = Snapshot::take(target.pid()).unwrap();
+        target.command("load").unwrap();
+        assert_eq!(target.read_line().unwrap(), "loaded");
+        let after = Snapshot::take(target.pid()).unwrap();
+        for freedom in [Freedom::None, Freedom::GoRuntime] {
+            let differences = before.differences(&after, freedom);
+            assert!(
+                differences.iter().any(|d| d.contains("plugin")),
+                "{differences:?}"
+            );
+        }
+    }
+}
