@@ -447,7 +447,7 @@ impl Session {
             };
             let object = loaded.object.lock().ok()?;
             let go = object.go.as_ref()?;
-            Some(("go".to_owned(), go.version.to_string()))
+            Some(("go".to_owned(), go.version.as_ref()?.to_string()))
         })
     }
 }
