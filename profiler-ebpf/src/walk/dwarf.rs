@@ -86,7 +86,7 @@ pub(super) fn frame_pointer<M: Machine>(state: &mut State, machine: &mut M) -> R
         .stack_word(state, record.wrapping_add(8))
         .ok_or(StopReason::NoRule)?;
     state.bp = bp;
-    return_to(state, pc, record.wrapping_add(16)).map_err(|_| StopReason::NoRule)?;
+    return_to(state, pc, record.wrapping_add(16)).or(Err(StopReason::NoRule))?;
     state.guessed = 1;
     Ok(())
 }

@@ -76,7 +76,7 @@ fn asmcgocall<M: Machine>(state: &mut State, machine: &mut M, slot: u32) -> Resu
         .word(g.wrapping_add(go.g_stack_hi as u64))
         .ok_or(StopReason::BadCgoCall)?;
     state.system_sp = state.sp;
-    caller_of_record(state, machine, hi.wrapping_sub(depth)).map_err(|_| StopReason::BadCgoCall)
+    caller_of_record(state, machine, hi.wrapping_sub(depth)).or(Err(StopReason::BadCgoCall))
 }
 
 /// From a goroutine that C called back to that C code.
@@ -134,7 +134,7 @@ fn systemstack<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), Sto
         .word(curg.wrapping_add(go.g_sched_sp as u64))
         .ok_or(StopReason::BadGoSwitch)?;
     state.system_sp = state.sp;
-    caller_of_record(state, machine, sp).map_err(|_| StopReason::BadGoSwitch)
+    caller_of_record(state, machine, sp).or(Err(StopReason::BadGoSwitch))
 }
 
 /// From the growing of a stack to the function that needed more. It has not made its frame yet.
@@ -149,7 +149,7 @@ fn morestack<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopR
         .word(curg.wrapping_add(go.g_sched_pc as u64))
         .ok_or(StopReason::BadGoSwitch)?;
     state.system_sp = state.sp;
-    return_to(state, pc, sp).map_err(|_| StopReason::BadGoSwitch)
+    return_to(state, pc, sp).or(Err(StopReason::BadGoSwitch))
 }
 
 /// From `gogo`, which has loaded the stack pointer but not jumped yet, to where the goroutine resumes.
@@ -163,7 +163,7 @@ fn gogo<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopReason
         .word(state.g.wrapping_add(go.g_sched_pc as u64))
         .ok_or(StopReason::BadGoSwitch)?;
     let sp = state.sp;
-    return_to(state, pc, sp).map_err(|_| StopReason::BadGoSwitch)?;
+    return_to(state, pc, sp).or(Err(StopReason::BadGoSwitch))?;
     // It can be the first instruction of a goroutine, where one byte before is another function.
     state.exact = 1;
     Ok(())

@@ -49,7 +49,7 @@ pub(super) fn find(object: &object::File<'_>, image: &Image) -> Result<Option<Pc
         }
     }
     let places: Vec<Range<u64>> = match own.as_ref().or(object.section_by_name(SHARED_SECTION).as_ref()) {
-        Some(section) => vec![section.address()..section.address().saturating_add(section.size())],
+        Some(section) => std::iter::once(section.address()..section.address().saturating_add(section.size())).collect(),
         None if object.sections().next().is_none() => image.ranges().collect(),
         None => Vec::new(),
     };
@@ -180,7 +180,7 @@ impl Pclntab {
             ));
         }
         // With several text sections (which the linker makes on other machines only) this does not hold.
-        let address = |index| Some(self.text.checked_add(u64::from(self.entry_offset(index)?))?);
+        let address = |index| self.text.checked_add(u64::from(self.entry_offset(index)?));
         if address(0) != Some(self.range.start) || address(self.len) != Some(self.range.end) {
             return Err(Error::Damaged(
                 "its first and last function are not where its moduledata says",

@@ -141,7 +141,7 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<Ended, Error> {
         let ring = rustix::io::dup(self.sampler.ring().as_fd()).map_err(|error| Error::Wait(error.into()))?;
-        let ring = AsyncFd::new(ring).map_err(Error::Wait)?;
+        let ring = AsyncFd::register(ring).map_err(|error| Error::Wait(error.into()))?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stop = std::pin::pin!(stop);

@@ -11,7 +11,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
 use profiler_abi::go::GoLayout;
 use profiler_abi::rule::ExtRule;
 use profiler_abi::table::{Mapping, ProcSlot, RegionRef, SHARD_BYTES};
-use zerocopy::IntoBytes;
+use zerocopy::{Immutable, IntoBytes};
 
 /// The inner maps of the array of shards, as `profiler-ebpf` declares them.
 type Shard = Array<MapData, [u8; SHARD_BYTES]>;
@@ -259,7 +259,7 @@ pub(super) fn take(bpf: &mut aya::Ebpf, name: &'static str) -> Result<Map, Error
     bpf.take_map(name).ok_or(Error::NotOurs { what: name })
 }
 
-fn mapped<T: zerocopy::IntoBytes + zerocopy::Immutable>(
+fn mapped<T: IntoBytes + Immutable>(
     bpf: &mut aya::Ebpf,
     name: &'static str,
 ) -> Result<MappedArray<T>, Error> {

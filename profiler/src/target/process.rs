@@ -63,7 +63,7 @@ impl Process {
             .and_then(Pid::from_raw)
             .ok_or(Error::Gone { pid })?;
         // A thread that does not lead its process has no pidfd: for us it is no process.
-        let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|_| Error::Gone { pid })?;
+        let pidfd = pidfd_open(raw, PidfdFlags::empty()).or(Err(Error::Gone { pid }))?;
         let process = Self { pid, pidfd };
         if process.state()? == 'Z' {
             return Err(Error::Zombie { pid });
