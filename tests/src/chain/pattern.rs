@@ -94,7 +94,7 @@ const GO_ENTRY: &[&str] = &[
     "os/signal.loop",
     "runtime.bgscavenge",
     "runtime.bgsweep",
-    "runtime.ensureSigM",
+    "runtime.ensureSigM.func1",
     "runtime.forcegchelper",
     "runtime.gcBgMarkWorker",
     "runtime.runCleanups",
