@@ -440,10 +440,10 @@ mod go {
         host.memory.insert(0x7bf0, outer);
         cgocallback(&mut host, outer, 0xdead, 0x11);
         // Word 7 of the frame is the context; crosscall2's frame starts at word 5, so give it a larger one.
-        host.code(CROSSCALL2, super::sp(16));
+        host.code(CROSSCALL2, sp(16));
         host.stack(outer + 40, &[0, C_CODE + 5]);
         host.memory.insert(outer + 56, 0x11);
-        host.code(C_CODE, super::sp(16));
+        host.code(C_CODE, sp(16));
         host.stack(outer + 64, &[ASMCGOCALL + 1]);
         let last = outer + 72;
         asmcgocall(&mut host, last, 0xbfe0);
@@ -522,7 +522,7 @@ mod go {
     fn growing_a_stack_leads_back_to_the_function_that_needed_it() {
         const PROLOGUE: u64 = 0x50000;
         let mut host = host(GO_CODE, 0x7f00, G0);
-        host.code(PROLOGUE, super::sp(8));
+        host.code(PROLOGUE, sp(8));
         host.stack(0x7f00, &[0, MORESTACK + 1]);
         host.memory.extend([(G + 56, 0xbf00), (G + 64, PROLOGUE + 3)]);
         host.stack(0xbf00, &[GOEXIT + 1]);
@@ -537,7 +537,7 @@ mod go {
     #[test]
     fn a_goroutine_about_to_start_stands_at_its_first_instruction() {
         let mut host = host(GOGO + 8, 0xbf00, G);
-        host.code(GO_CODE, super::sp(8));
+        host.code(GO_CODE, sp(8));
         host.memory.insert(G + 64, GO_CODE);
         host.stack(0xbf00, &[GOEXIT + 1]);
         let (frames, stop) = host.run();

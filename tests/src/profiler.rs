@@ -103,14 +103,15 @@ impl Recorder {
         Ok((command, folder))
     }
 
-    /// Waits until the profiler samples: until it has opened perf events. An error if it ends before.
+    /// Waits until the profiler samples: until it holds the link of a BPF program to a perf event. An error if it
+    /// ends before.
     pub fn wait_until_sampling(&mut self) -> Result<()> {
         let start = Instant::now();
-        let fds = format!("/proc/{}/fd", self.child.id());
+        let fds = format!("/proc/{}/fdinfo", self.child.id());
         loop {
-            let sampling = fs::read_dir(&fds)?.flatten().any(|fd| {
-                fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == "anon_inode:[perf_event]")
-            });
+            let sampling = fs::read_dir(&fds)?
+                .flatten()
+                .any(|fd| fs::read_to_string(fd.path()).is_ok_and(|info| info.contains("link_type:\tperf")));
             if sampling {
                 return Ok(());
             }

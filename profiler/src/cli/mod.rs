@@ -12,7 +12,19 @@ use std::process::ExitCode;
 
 /// Parses, runs, and turns an error into a message and an exit code.
 pub fn main() -> ExitCode {
-    let result = match args::Cli::parse().command {
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done about a closed terminal. clap's own exit code, 2, means something else here.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let result = match cli.command {
         args::Command::Record(record) => record::run(record),
     };
     match result {

@@ -50,7 +50,7 @@ fn missing(effective: u64) -> Vec<(&'static str, &'static str)> {
     let has = |bit: u32| effective & 1 << bit != 0;
     NEEDED
         .iter()
-        .filter(|(bit, ..)| !has(*bit) && !(has(CAP_SYS_ADMIN) && *bit != 19))
+        .filter(|(bit, ..)| !has(*bit) && (*bit == 19 || !has(CAP_SYS_ADMIN)))
         .map(|(_, name, why)| (*name, *why))
         .collect()
 }

@@ -49,7 +49,9 @@ pub(super) fn find(object: &object::File<'_>, image: &Image) -> Result<Option<Pc
         }
     }
     let places: Vec<Range<u64>> = match own.as_ref().or(object.section_by_name(SHARED_SECTION).as_ref()) {
-        Some(section) => std::iter::once(section.address()..section.address().saturating_add(section.size())).collect(),
+        Some(section) => {
+            std::iter::once(section.address()..section.address().saturating_add(section.size())).collect()
+        }
         None if object.sections().next().is_none() => image.ranges().collect(),
         None => Vec::new(),
     };

@@ -14,10 +14,8 @@ use profiler_abi::go::GoLayout;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::io::unix::AsyncFd;
 
 /// How often samples are fetched when nothing more urgent happens.
 const TICK: Duration = Duration::from_millis(100);
@@ -140,8 +138,7 @@ impl Session {
         stop: impl Future<Output = ()>,
         observer: &mut dyn Observer,
     ) -> Result<Ended, Error> {
-        let ring = rustix::io::dup(self.sampler.ring().as_fd()).map_err(|error| Error::Wait(error.into()))?;
-        let ring = AsyncFd::register(ring).map_err(|error| Error::Wait(error.into()))?;
+        let ring = self.sampler.readiness().map_err(Error::Wait)?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stop = std::pin::pin!(stop);

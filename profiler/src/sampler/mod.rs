@@ -15,6 +15,8 @@ use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
 use btf::Btf;
 use profiler_abi::table::{Config, Counter};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use tokio::io::unix::AsyncFd;
 use zerocopy::IntoBytes;
 
 /// The program, built by `cargo xtask bpf` from `profiler-ebpf`.
@@ -233,9 +235,12 @@ impl Sampler {
         self.ring.next()
     }
 
-    /// The descriptor that becomes readable when much is waiting or something has to be done at once.
-    pub fn ring(&self) -> &RingBuf<MapData> {
-        &self.ring
+    /// Readable when much is waiting or something has to be done at once.
+    ///
+    /// # Errors
+    /// No descriptor is left, or the event loop cannot take it.
+    pub fn readiness(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        sys::readiness(self.ring.as_fd().try_clone_to_owned()?)
     }
 
     /// What was counted so far, over all CPUs.

@@ -3,9 +3,10 @@
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::unix::AsyncFd;
 use zerocopy::{Immutable, IntoBytes};
 
 /// A BPF array created with `BPF_F_MMAPABLE`, mapped for writing.
@@ -106,4 +107,13 @@ impl<T> Drop for MappedArray<T> {
         // nothing to do about a failure.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
     }
+}
+
+/// A descriptor that the event loop waits for.
+///
+/// # Errors
+/// The event loop cannot take it.
+pub fn readiness(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd means the same open file until it is dropped, and the AsyncFd owns it.
+    unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)
 }
