@@ -133,19 +133,6 @@ impl Dwarf {
                 .map_err(|problem| problem.in_view_of(&sections.fuel))
         })
     }
-
-    /// Bytes that lookups may still read.
-    #[cfg(test)]
-    pub(super) fn fuel_left(&self) -> u64 {
-        self.0.borrow_owner().fuel.left()
-    }
-
-    /// Bytes of all sections together.
-    #[cfg(test)]
-    pub(super) fn size(&self) -> u64 {
-        let sections = &self.0.borrow_owner().bytes;
-        sections.iter().map(|(_, bytes)| bytes.len() as u64).sum()
-    }
 }
 
 impl<'a> Index<'a> {

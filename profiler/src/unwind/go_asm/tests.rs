@@ -293,7 +293,7 @@ fn no_code_makes_it_panic_or_run_long() {
                 (_, 1) => vec![0x50 + random.below(8) as u8],
                 (_, 2) => vec![0x58 + random.below(8) as u8],
                 (_, 3) => vec![0x48, 0x83, 0xec, random.next() as u8],
-                (_, 4) => vec![0x48, 0x89, 0xc4 | random.below(8) as u8 * 8],
+                (_, 4) => vec![0x48, 0x89, 0xc4 | (random.below(8) as u8 * 8)],
                 (_, 5) => vec![0x48, 0x8b, 0x66, random.next() as u8],
                 _ => vec![0xeb, random.next() as u8],
             })
