@@ -10,7 +10,7 @@ use profiler::profile::Profile;
 use profiler::record::{Ended, Options, Session};
 use profiler::sampler;
 use profiler::target::command::StoppedCommand;
-use profiler::target::process::Process;
+use profiler::target::process::{self, Process};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,13 +25,17 @@ pub fn run(args: args::Record) -> Result<ExitCode> {
     if let Some(path) = &args.summary_json {
         outputs::check(path)?;
     }
-    // Before the capabilities: that a process does not exist is true for everybody.
-    let processes = args
+    // Before the capabilities: that a process does not exist is true for everybody. That we may not look at one is
+    // for them to explain.
+    let opened = args
         .pids
         .iter()
         .map(|&pid| Process::open(pid))
-        .collect::<Result<Vec<_>, _>>()
-        .context("cannot record")?;
+        .collect::<Result<Vec<_>, _>>();
+    if matches!(opened, Err(process::Error::Read { .. })) {
+        preflight::capabilities()?;
+    }
+    let processes = opened.context("cannot record")?;
     preflight::capabilities()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
