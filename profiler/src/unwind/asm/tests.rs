@@ -47,7 +47,7 @@ fn compare(data: &[u8]) -> (u64, Vec<String>) {
 }
 
 #[test]
-fn code_and_frame_information_of_a_static_c_program_agree() {
+fn code_and_frame_information_of_a_static_program_agree() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("program");
     let source =

@@ -208,6 +208,43 @@ fn crosscall1_which_has_no_frame_information_is_read_from_its_code() {
 }
 
 #[test]
+fn c_called_on_an_aligned_stack_is_left_by_the_word_that_holds_the_old_stack_pointer() {
+    // runtime/asm_amd64.s, asmcgocall_no_g, which Linux programs have no use for.
+    let code = [
+        &[0x55][..],                    // 0: push %rbp
+        &[0x48, 0x89, 0xe5],            // 1: mov %rsp,%rbp
+        &[0x48, 0x83, 0xec, 0x20],      // 4: sub $0x20,%rsp
+        &[0x48, 0x89, 0xe2],            // 8: mov %rsp,%rdx
+        &[0x48, 0x83, 0xe4, 0xf0],      // b: and $-16,%rsp
+        &[0x48, 0x89, 0x54, 0x24, 0x8], // f: mov %rdx,8(%rsp)
+        &[0xff, 0xd0],                  // 14: call *%rax
+        &[0x48, 0x8b, 0x54, 0x24, 0x8], // 16: mov 8(%rsp),%rdx
+        &[0x48, 0x89, 0xd4],            // 1b: mov %rdx,%rsp
+        &[0x48, 0x83, 0xc4, 0x20],      // 1e: add $0x20,%rsp
+        &[0x5d],                        // 22: pop %rbp
+        &[0xc3],                        // 23: ret
+    ]
+    .concat();
+    let mut ext = ExtTable::default();
+    let function = GoAsmFunction {
+        name: "runtime.asmcgocall_no_g",
+        entry: Svma(0),
+        code: &code,
+        top_frame: false,
+    };
+    let rows = rows(&function, &mut ext).unwrap();
+    let found: Vec<String> = rows
+        .iter()
+        .map(|row| format!("{:x}: {}", row.start.0, words(row.rule, &ext)))
+        .collect();
+    assert_eq!(
+        found.join(", "),
+        "0: sp+8 bp=, 1: sp+16 bp=, 4: sp+16 bp@-16, 8: sp+48 bp@-16, f: bp+16 bp@-16, \
+         15: *(sp+8)+48 bp@-16, 1e: sp+48 bp@-16, 22: sp+16 bp@-16, 23: sp+8 bp="
+    );
+}
+
+#[test]
 fn outermost_functions_end_the_stack_but_for_signal_trampolines() {
     let rows = |name, top_frame| {
         let function = GoAsmFunction {
