@@ -124,10 +124,6 @@ impl<'a> Function<'a> {
         found.is_some_and(|n| n.starts_with(name.as_bytes()) && n.get(name.len()) == Some(&0))
     }
 
-    pub(super) fn table(&self) -> &'a Pclntab {
-        self.table
-    }
-
     /// In bytes.
     pub(super) fn size(&self) -> u32 {
         self.end - self.start
