@@ -83,8 +83,10 @@ impl Build {
             write("cgo.go", include_str!("testdata/cgo.go"));
         }
         let mut go = Command::new("go");
+        // Without -trimpath the name of the directory would make each program another one.
         go.args([
             "build",
+            "-trimpath",
             "-o",
             "answers",
             "-buildmode",

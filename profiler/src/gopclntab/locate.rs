@@ -4,7 +4,6 @@ use super::{Error, Image, Pclntab, u32_at, u64_at};
 use crate::addr::Svma;
 use bytes::Bytes;
 use object::{Object, ObjectSection};
-use std::ops::Range;
 
 /// `abi.Go120PCLnTabMagic`, of Go 1.20–1.27.
 pub(super) const MAGIC: u32 = 0xffff_fff1;
@@ -48,19 +47,8 @@ pub(super) fn find(object: &object::File<'_>, image: &Image) -> Result<Option<Pc
             return Err(Error::Format { magic });
         }
     }
-    let places: Vec<Range<u64>> = match own.as_ref().or(object.section_by_name(SHARED_SECTION).as_ref()) {
-        Some(section) => {
-            std::iter::once(section.address()..section.address().saturating_add(section.size())).collect()
-        }
-        None if object.sections().next().is_none() => image.ranges().collect(),
-        None => Vec::new(),
-    };
     let mut orphan = None;
-    for address in places
-        .into_iter()
-        .flat_map(|place| headers(image, place))
-        .take(MAX_CANDIDATES)
-    {
+    for address in possible_headers(object, image, own.as_ref()).take(MAX_CANDIDATES) {
         let Some(header) = Header::read(image, address) else {
             continue;
         };
@@ -76,15 +64,28 @@ pub(super) fn find(object: &object::File<'_>, image: &Image) -> Result<Option<Pc
     }
 }
 
-/// Aligned addresses in `place` where a header may start.
-fn headers(image: &Image, place: Range<u64>) -> impl Iterator<Item = u64> {
-    let start = place.start.next_multiple_of(8);
-    let bytes = image
-        .bytes(start, place.end.saturating_sub(start))
-        .unwrap_or_default();
-    (0..bytes.len() / 8)
-        .filter(move |i| u64_at(&bytes, i * 8) == Some(START))
-        .map(move |i| start + 8 * i as u64)
+/// Aligned addresses where a header may start: in the table's `own` section, else in that which it may share,
+/// else, if the object has no sections at all, anywhere.
+fn possible_headers<'a>(
+    object: &object::File<'_>,
+    image: &'a Image,
+    own: Option<&object::Section<'_, '_>>,
+) -> impl Iterator<Item = u64> + use<'a> {
+    let shared = object.section_by_name(SHARED_SECTION);
+    let section = own
+        .or(shared.as_ref())
+        .map(|s| s.address()..s.address().saturating_add(s.size()));
+    let anywhere = section.is_none() && object.sections().next().is_none();
+    let segments = image.ranges().filter(move |_| anywhere);
+    section.into_iter().chain(segments).flat_map(|place| {
+        let start = place.start.next_multiple_of(8);
+        let bytes = image
+            .bytes(start, place.end.saturating_sub(start))
+            .unwrap_or_default();
+        (0..bytes.len() / 8)
+            .filter(move |i| u64_at(&bytes, i * 8) == Some(START))
+            .map(move |i| start + 8 * i as u64)
+    })
 }
 
 /// `runtime.pcHeader`.
