@@ -17,8 +17,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Declaration {
     pub(super) line: Option<u32>,
-    /// The names of the scopes around the function, with `::` between them; nothing if it is in none, or if it
-    /// was not put inside of another function.
+    /// The names of the scopes around the function, with `::` between them; nothing if it is in none or if they
+    /// were not asked for.
     pub(super) scope: String,
 }
 
@@ -53,30 +53,33 @@ impl Declarations {
         }
     }
 
-    /// The declaration of the function whose entry is there.
-    pub(super) fn of(&self, unit: &UnitRef<'_, Metered<'_>>, offset: UnitOffset) -> Declaration {
+    /// The declaration of the function whose entry is there, with its scope if it was put inside of another and
+    /// `scoped` is set: that takes a walk over the unit.
+    pub(super) fn of(
+        &self,
+        unit: &UnitRef<'_, Metered<'_>>,
+        offset: UnitOffset,
+        scoped: bool,
+    ) -> Declaration {
         let key = (unit.header.offset().0, offset.0);
         if let Some(known) = self.known.borrow().get(&key) {
             return known.clone();
         }
-        let found = self.read(unit, offset).unwrap_or_default();
+        let found = self.read(unit, offset, scoped).unwrap_or_default();
         self.known.borrow_mut().insert(key, found.clone());
         found
     }
 
-    fn read(&self, unit: &UnitRef<'_, Metered<'_>>, offset: UnitOffset) -> Option<Declaration> {
+    fn read(&self, unit: &UnitRef<'_, Metered<'_>>, offset: UnitOffset, scoped: bool) -> Option<Declaration> {
         let first = Entry::read(unit.header, Arc::clone(&unit.abbreviations), offset)?;
         let inlined = first.entry.tag() == gimli::DW_TAG_inlined_subroutine;
         let chain = self.chain(unit.dwarf, first);
         let line = chain.iter().find_map(Entry::line);
-        let last = chain.last()?;
-        if !inlined {
-            return Some(Declaration {
-                line,
-                scope: String::new(),
-            });
+        if !inlined || !scoped {
+            let scope = String::new();
+            return Some(Declaration { line, scope });
         }
-        let around = last.around();
+        let around = chain.last()?.around();
         // The call operator of a lambda has no line, but the type around it does.
         let line = line.or_else(|| around.last().and_then(Entry::line));
         let scope = self.scope(unit.dwarf, around);

@@ -75,11 +75,11 @@ const MAX_UNITS: usize = 1 << 18;
 const MAX_ATTRIBUTES: usize = 256;
 /// Functions that are reported for one address.
 const MAX_INLINED: usize = 256;
-/// How many times its size an index may cost to build. One that compilers wrote costs less than once.
+/// How many times its size an index may cost to build. What compilers write costs a tenth of its size.
 const INDEX_READS: u64 = 2;
-/// How many times their size the sections may be read in all lookups together. Those that compilers wrote are
-/// read about twice, plus names and paths, which many entries share.
-const LOOKUP_READS: u64 = 24;
+/// How many times their size the sections may be read in all lookups together. What compilers write is read about
+/// once, with names and paths that many entries share.
+const LOOKUP_READS: u64 = 8;
 /// Bytes that finding one declaration may take. What was found or not found is kept.
 const DECLARATION_READS: u64 = 1 << 20;
 /// Longest path of a source file, in bytes: `PATH_MAX`.
@@ -133,6 +133,15 @@ impl Dwarf {
                 .map_err(|problem| problem.in_view_of(&sections.fuel))
         })
     }
+
+    /// Bytes that were read so far, and that could be read in all.
+    #[cfg(test)]
+    pub(super) fn reads(&self) -> (u64, u64) {
+        let sections = self.0.borrow_owner();
+        let size: u64 = sections.bytes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let granted = SMALL + (INDEX_READS + LOOKUP_READS) * size;
+        (granted - sections.fuel.left(), granted)
+    }
 }
 
 impl<'a> Index<'a> {
@@ -163,21 +172,23 @@ impl<'a> Index<'a> {
             let (name, language) = frame.function.map_or((None, None), |function| {
                 (Some(text(function.name.bytes(), MAX_SYMBOL)), function.language)
             });
+            let name = name.filter(|name| !name.is_empty());
+            let scoped = is_cpp(language)
+                && name
+                    .as_ref()
+                    .is_some_and(|name| !demangle::is_mangled(name.as_bytes()));
             let declaration = unit.as_ref().zip(frame.dw_die_offset).map(|(unit, entry)| {
                 self.fuel
-                    .apart(DECLARATION_READS, || self.declarations.of(unit, entry))
+                    .apart(DECLARATION_READS, || self.declarations.of(unit, entry, scoped))
             });
             let Declaration {
                 line: start_line,
                 scope,
             } = declaration.unwrap_or_default();
-            let name = name.filter(|name| !name.is_empty()).map(|name| {
-                if scope.is_empty() || !is_cpp(language) || demangle::is_mangled(name.as_bytes()) {
-                    name
-                } else {
-                    format!("{scope}::{name}")
-                }
-            });
+            let name = match name {
+                Some(name) if !scope.is_empty() => Some(format!("{scope}::{name}")),
+                name => name,
+            };
             frames.push(Frame {
                 name,
                 language,

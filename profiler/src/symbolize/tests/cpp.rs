@@ -1,7 +1,9 @@
 //! C++: qualified names, templates, lambdas, and a cross-check against `addr2line`.
 
-use super::{Program, functions, run};
+use super::{Program, functions, read, run};
 use crate::addr::Svma;
+use crate::symbolize::dwarf::Dwarf;
+use crate::symbolize::elf::Elf;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -157,6 +159,24 @@ fn every_instruction_has_the_frames_that_addr2line_shows() {
             Err(_) => vec!["?".to_owned()],
         };
         assert_eq!(ours, theirs, "at {address:#x}");
+    }
+}
+
+#[test]
+fn reading_all_that_a_compiler_wrote_takes_a_fraction_of_the_fuel() {
+    for options in ["-gdwarf-4", "-gdwarf-5", "-g -flto", "-g3"] {
+        let program = shapes(options);
+        let elf = Elf::parse(&read(&program.path)).unwrap();
+        let dwarf = Dwarf::load(&elf).unwrap().unwrap();
+        let text = elf.section(".text").unwrap();
+        for address in (text.address..text.address + text.size).step_by(4) {
+            dwarf.frames(address).unwrap();
+        }
+        let (read, granted) = dwarf.reads();
+        assert!(
+            read > 1000 && read < granted / 4,
+            "{options}: {read} of {granted}"
+        );
     }
 }
 
