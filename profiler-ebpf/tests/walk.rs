@@ -90,6 +90,7 @@ impl Host {
         host.regs[Regs::RIP as usize] = pc;
         host.regs[Regs::RSP as usize] = sp;
         host.regs[Regs::RBP as usize] = bp;
+        host.regs[Regs::ORIG_RAX as usize] = Regs::NO_SYSCALL;
         host
     }
 
@@ -215,12 +216,38 @@ fn a_signal_frame_leads_to_the_interrupted_instruction_with_all_its_registers() 
         frames,
         [
             Exact(LEAF),
-            ReturnAddress(TRAMPOLINE),
+            Exact(TRAMPOLINE),
             Exact(MIDDLE),
             ReturnAddress(ROOT + 1)
         ]
     );
     assert_eq!(stop, StopReason::Root);
+}
+
+#[test]
+fn a_system_call_belongs_to_its_function_and_not_to_what_follows() {
+    // The instruction after rt_sigreturn(2) is the first of another function.
+    let mut host = Host::new(MIDDLE, 0x7000, 0);
+    host.regs[Regs::ORIG_RAX as usize] = 15;
+    host.code(LEAF, sp(8));
+    host.code(MIDDLE, sp(16));
+    host.code(ROOT, Rule::END);
+    host.stack(0x7000, &[ROOT + 1]);
+    let (frames, stop) = host.run();
+    assert_eq!(frames, [Exact(MIDDLE - 2), ReturnAddress(ROOT + 1)]);
+    assert_eq!(stop, StopReason::Root);
+}
+
+#[test]
+fn a_frame_that_is_being_replaced_leads_nowhere() {
+    let mut host = Host::new(LEAF, 0x7000, 0);
+    host.code(LEAF, sp(8));
+    host.code(MIDDLE, Rule::ext(0));
+    host.ext.push(ExtRule::FRAME_REPLACED);
+    host.stack(0x7000, &[MIDDLE + 1, ROOT + 1]);
+    let (frames, stop) = host.run();
+    assert_eq!(frames, [Exact(LEAF), ReturnAddress(MIDDLE + 1)]);
+    assert_eq!(stop, StopReason::FramesReplaced);
 }
 
 #[test]
@@ -531,6 +558,16 @@ mod go {
             frames[2..],
             [ReturnAddress(PROLOGUE + 3), ReturnAddress(GOEXIT + 1)]
         );
+        assert_eq!(stop, StopReason::Root);
+    }
+
+    #[test]
+    fn a_goroutine_that_left_the_thread_is_not_its_caller() {
+        let mut host = host(GO_CODE, 0x7f00, G0);
+        host.memory.insert(M + 184, 0);
+        host.stack(0x7f00, &[0, MORESTACK + 1]);
+        let (frames, stop) = host.run();
+        assert_eq!(frames, [Exact(GO_CODE), ReturnAddress(MORESTACK + 1)]);
         assert_eq!(stop, StopReason::Root);
     }
 

@@ -145,7 +145,7 @@ fn judge(program: &Program, recording: &Recording, seen: &[&str]) -> Result<()> 
         .map(|s| s.count)
         .sum();
     ensure!(
-        summary.kept()? == stacks.total() && summary.stopped("root") + incomplete == summary.kept()?,
+        summary.kept()? == stacks.total() && summary.complete()? + incomplete == summary.kept()?,
         "{name}: the summary does not fit the {} stacks, {incomplete} of them incomplete: {summary:?}",
         stacks.total()
     );

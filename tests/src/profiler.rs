@@ -217,45 +217,35 @@ impl Recording {
 }
 
 impl Summary {
-    /// Reads a summary. Only the names of the fields are relied on, not where in the document they stand.
+    /// Reads a summary.
     pub fn parse(text: &str) -> Result<Self> {
         Ok(Self(
             serde_json::from_str(text).context("the summary is not JSON")?,
         ))
     }
 
-    /// The number called `name`.
-    pub fn number(&self, name: &str) -> Result<u64> {
-        find(&self.0, name)
+    /// The number at `path`, a JSON pointer.
+    fn number(&self, path: &str) -> Result<u64> {
+        self.0
+            .pointer(path)
             .and_then(Value::as_u64)
-            .with_context(|| format!("the summary has no number {name}: {}", self.0))
-    }
-
-    /// Kept samples whose walk ended for the reason with this label.
-    pub fn stopped(&self, label: &str) -> u64 {
-        let by_stop = find(&self.0, "by_stop");
-        by_stop
-            .and_then(|reasons| reasons.get(label))
-            .and_then(Value::as_u64)
-            .unwrap_or(0)
+            .with_context(|| format!("the summary has no number {path}: {}", self.0))
     }
 
     /// Samples in the profile.
     pub fn kept(&self) -> Result<u64> {
-        self.number("kept")
+        self.number("/samples/kept")
+    }
+
+    /// Those whose stacks are whole.
+    pub fn complete(&self) -> Result<u64> {
+        self.number("/samples/complete")
     }
 
     /// Samples that are not in the profile.
     pub fn lost(&self) -> Result<u64> {
-        Ok(self.number("lost_ring_full")? + self.number("lost_ticks")?)
+        self.number("/lost/total")
     }
-}
-
-fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    let fields = value.as_object()?;
-    fields
-        .get(name)
-        .or_else(|| fields.values().find_map(|value| find(value, name)))
 }
 
 fn drain(mut pipe: impl Read) -> std::io::Result<String> {
@@ -269,16 +259,13 @@ mod tests {
     use super::Summary;
 
     #[test]
-    fn a_summary_is_read_wherever_its_fields_stand() {
-        let flat =
-            Summary::parse(r#"{"kept": 7, "by_stop": {"root": 6}, "lost_ring_full": 1, "lost_ticks": 2}"#);
-        let nested = Summary::parse(
-            r#"{"meta": {}, "summary": {"kept": 7, "by_stop": {"root": 6}, "lost_ring_full": 1, "lost_ticks": 2}}"#,
-        );
-        for summary in [flat.unwrap(), nested.unwrap()] {
-            assert_eq!(summary.kept().unwrap(), 7);
-            assert_eq!(summary.lost().unwrap(), 3);
-            assert_eq!((summary.stopped("root"), summary.stopped("no-rule")), (6, 0));
-        }
+    fn the_numbers_of_a_summary_are_found() {
+        let summary = Summary::parse(
+            r#"{"samples": {"kept": 7, "complete": 6}, "lost": {"total": 3, "ring_full": 1, "ticks": 2}}"#,
+        )
+        .unwrap();
+        let numbers = [summary.kept(), summary.complete(), summary.lost()];
+        assert_eq!(numbers.map(Result::unwrap), [7, 6, 3]);
+        assert!(Summary::parse("{}").unwrap().kept().is_err());
     }
 }

@@ -33,6 +33,9 @@ pub(super) fn packed<M: Machine>(
 #[inline(always)]
 pub(super) fn extended<M: Machine>(state: &mut State, machine: &mut M, index: u32) -> Result<(), StopReason> {
     let rule = machine.ext_rule(index).ok_or(StopReason::NoRule)?;
+    if rule.flags & ExtRule::REPLACED != 0 {
+        return Err(StopReason::FramesReplaced);
+    }
     let base = match rule.reg {
         Regs::RSP => state.sp,
         Regs::RBP => state.bp,

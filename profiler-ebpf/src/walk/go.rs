@@ -141,7 +141,11 @@ fn systemstack<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), Sto
 #[inline(always)]
 fn morestack<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopReason> {
     let go = machine.go();
-    let curg = curg(state, machine)?;
+    let curg = match curg(state, machine) {
+        // It was told to let others run and has left the thread: what the thread does now is called by nobody.
+        Err(StopReason::BadGoSwitch) => return Err(StopReason::Root),
+        curg => curg?,
+    };
     let sp = machine
         .word(curg.wrapping_add(go.g_sched_sp as u64))
         .ok_or(StopReason::BadGoSwitch)?;

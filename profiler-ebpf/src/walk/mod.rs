@@ -11,6 +11,9 @@ use profiler_abi::stop::StopReason;
 /// The most words that [`Machine::fetch`] reads at once: the registers in a signal's context.
 pub const FETCH_WORDS: usize = 17;
 
+/// Bytes of each instruction that makes a system call: `syscall`, `sysenter`, `int 0x80`.
+const SYSCALL_LEN: u64 = 2;
+
 /// What a walk needs from the world. All reads are of the sampled process's memory.
 pub trait Machine {
     /// A word of the stack. Words near each other are read often, so an implementation may read ahead.
@@ -99,7 +102,9 @@ pub fn step<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopRe
             return Err(stop);
         }
     };
-    let frame = UserWord::frame(state.pc, state.exact != 0);
+    // Nothing calls a signal trampoline: where the handler returns to is its first instruction.
+    let is_exact = state.exact != 0 || matches!(rule.kind(), Kind::SigFrame);
+    let frame = UserWord::frame(state.pc, is_exact);
     if !machine.push(state, frame) {
         return Err(StopReason::MaxFrames);
     }
@@ -171,6 +176,11 @@ fn return_to(state: &mut State, pc: u64, cfa: u64) -> Result<(), StopReason> {
 #[inline(always)]
 pub fn start<M: Machine>(state: &mut State, machine: &M) {
     state.pc = machine.reg(Regs::RIP);
+    if machine.reg(Regs::ORIG_RAX) != Regs::NO_SYSCALL {
+        // The saved address is the one after the system call, which can belong to the next function: no rule says
+        // that rt_sigreturn(2) comes back.
+        state.pc = state.pc.wrapping_sub(SYSCALL_LEN);
+    }
     state.sp = machine.reg(Regs::RSP);
     state.bp = machine.reg(Regs::RBP);
     state.exact = 1;

@@ -136,9 +136,13 @@ impl Regs {
     pub const RDX: u32 = 12;
     pub const RSI: u32 = 13;
     pub const RDI: u32 = 14;
+    /// Number of the system call that the thread is in; [`Regs::NO_SYSCALL`] if it is in none.
+    pub const ORIG_RAX: u32 = 15;
     pub const RIP: u32 = 16;
     pub const CS: u32 = 17;
     pub const RSP: u32 = 19;
+    /// What entries to the kernel other than system calls store (arch/x86/entry/entry_64.S, `idtentry`).
+    pub const NO_SYSCALL: u64 = u64::MAX;
     /// Words in `struct pt_regs`.
     pub const WORDS: usize = 21;
 

@@ -60,6 +60,8 @@ stop_reasons! {
     NullReturn = 13, "null-return", "the return address is 0 although the frame is not known to be the outermost";
     /// The goroutine that the runtime was switching from or to did not say where it stands.
     BadGoSwitch = 14, "bad-go-switch", "a stack switch of the Go runtime did not say where the goroutine stands";
+    /// An exception is being delivered: the unwinder has begun to replace its own frame by that of the handler.
+    FramesReplaced = 15, "frames-replaced", "an exception was replacing the frames of the stack by its handler's";
 }
 
 impl StopReason {

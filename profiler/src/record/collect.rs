@@ -3,7 +3,9 @@
 
 use super::images::{Image, ModuleIdx};
 use crate::addr::Avma;
-use crate::sampler::{RawSample, Step};
+use crate::merge::{self, MergedFrame};
+use crate::profile::Origin;
+use crate::sampler::RawSample;
 use profiler_abi::sample::Header;
 use profiler_abi::stop::StopReason;
 use std::collections::HashMap;
@@ -15,6 +17,8 @@ pub struct Place {
     pub area: Area,
     /// The interrupted instruction; or for a caller the last byte of its call instruction.
     pub address: Avma,
+    /// How we know that a frame is there.
+    pub origin: Origin,
 }
 
 /// Where a place is.
@@ -65,21 +69,18 @@ impl Collected {
     /// Counts a sample; `image` is the program image that the process ran, if we know it.
     pub fn add(&mut self, sample: &RawSample<'_>, image: Option<&Image>) {
         let mut stack = Vec::with_capacity(sample.header.n_kernel as usize + sample.header.n_user as usize);
-        for (i, address) in sample.kernel().enumerate() {
-            let address = Avma(if i == 0 { address } else { address.wrapping_sub(1) });
+        for MergedFrame { address, origin } in merge::chain(sample.kernel(), sample.user()) {
+            let area = match origin {
+                Origin::Kernel => Area::Kernel,
+                Origin::Walked | Origin::Hook => image
+                    .and_then(|image| image.find(sample.header.generation, address))
+                    .map_or(Area::Nowhere, Area::Module),
+            };
             stack.push(self.place(Place {
-                area: Area::Kernel,
+                area,
                 address,
+                origin,
             }));
-        }
-        for step in sample.user() {
-            // The context values of C segments are for hooks, which nobody asks yet.
-            let Step::Frame { pc, exact } = step else { continue };
-            let address = Avma(if exact { pc } else { pc.wrapping_sub(1) });
-            let area = image
-                .and_then(|image| image.find(sample.header.generation, address))
-                .map_or(Area::Nowhere, Area::Module);
-            stack.push(self.place(Place { area, address }));
         }
         let key = Key {
             tgid: sample.header.tgid,

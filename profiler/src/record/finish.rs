@@ -5,9 +5,8 @@ use super::images::{Content, Module, ModuleIdx, Modules};
 use super::objects::Object;
 use crate::addr::{Avma, Svma};
 use crate::profile::{
-    Builder, Frame, FrameId, Kind, Meta, Missing, Module as ProfileModule, ModuleId, Origin,
+    Builder, Frame, FrameId, Kind, Meta, Missing, Module as ProfileModule, ModuleId, Profile, Summary, Thread,
 };
-use crate::profile::{Profile, Summary, Thread};
 use crate::symbolize::{Kallsyms, KernelSymbol, Name, PerfMap, Reason};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -44,10 +43,10 @@ pub fn profile(collected: &Collected, modules: &Modules, meta: Meta, mut summary
     let mut nameless: HashMap<PlaceIdx, Reason> = HashMap::new();
     for (at, named) in names.into_iter().flatten() {
         let place = &collected.places[at.0 as usize];
-        let (module, origin) = match place.area {
-            Area::Kernel => (kernel, Origin::Kernel),
-            Area::Module(module) => (module_ids.get(&module).copied(), Origin::Walked),
-            Area::Nowhere => (None, Origin::Walked),
+        let module = match place.area {
+            Area::Kernel => kernel,
+            Area::Module(module) => module_ids.get(&module).copied(),
+            Area::Nowhere => None,
         };
         let logical = named.unwrap_or_else(|reason| {
             nameless.insert(at, reason);
@@ -65,7 +64,7 @@ pub fn profile(collected: &Collected, modules: &Modules, meta: Meta, mut summary
                     module,
                     address: place.address.0,
                     kind: name.kind,
-                    origin,
+                    origin: place.origin,
                     inlined: name.inlined,
                 })
             })

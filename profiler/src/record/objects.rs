@@ -1,6 +1,5 @@
 //! Files of code that targets have mapped. Each is read once, whoever maps it.
 
-use crate::addr::Svma;
 use crate::gopclntab::Pclntab;
 use crate::symbolize;
 use crate::target::go::GoRuntime;
@@ -54,7 +53,7 @@ impl Object {
         // itself unwinds by.
         let mut layers = Vec::with_capacity(3);
         if let Some(pclntab) = &pclntab {
-            let code = go::read(pclntab, |range| code_of(&file, range), ext);
+            let code = go::read(pclntab, |range| dwarf::code_of(&file, range), ext);
             for shape in &code.unknown_shapes {
                 note("chains may break in its Go runtime", shape);
             }
@@ -79,12 +78,4 @@ impl Object {
             problems,
         })
     }
-}
-
-/// The bytes of the code at stated addresses `range`.
-fn code_of<'d>(file: &object::File<'d>, range: std::ops::Range<Svma>) -> Option<&'d [u8]> {
-    use object::{Object as _, ObjectSection as _};
-    let len = range.end.0.checked_sub(range.start.0)?;
-    file.sections()
-        .find_map(|section| section.data_range(range.start.0, len).ok().flatten())
 }

@@ -1,6 +1,6 @@
 //! From the bytes of a record to what they mean. Pure.
 
-use profiler_abi::sample::{Header, RecordKind, UserWord};
+use profiler_abi::sample::{Header, RecordKind};
 use profiler_abi::stop::StopReason;
 use zerocopy::FromBytes;
 
@@ -47,16 +47,9 @@ impl RawSample<'_> {
         words(self.kernel)
     }
 
-    /// What the user words mean, innermost first.
-    pub fn user(&self) -> impl Iterator<Item = Step> {
-        let mut words = words(self.user);
-        std::iter::from_fn(move || {
-            Some(match UserWord::decode(words.next()?) {
-                UserWord::ReturnAddress(pc) => Step::Frame { pc, exact: false },
-                UserWord::Exact(pc) => Step::Frame { pc, exact: true },
-                UserWord::Context => Step::Context(words.next()?),
-            })
-        })
+    /// Tagged user words ([`profiler_abi::sample::UserWord`]), innermost first.
+    pub fn user(&self) -> impl Iterator<Item = u64> {
+        words(self.user)
     }
 
     /// Name of the thread.
@@ -69,20 +62,6 @@ impl RawSample<'_> {
             .unwrap_or(self.header.comm.len());
         String::from_utf8_lossy(&self.header.comm[..len]).into_owned()
     }
-}
-
-/// One element of a user stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// A frame.
-    Frame {
-        /// The interrupted instruction, or the one after a call.
-        pc: u64,
-        /// It is the interrupted instruction.
-        exact: bool,
-    },
-    /// The C segment that follows was entered back from Go with this context value.
-    Context(u64),
 }
 
 /// Reads a record; `None` if the bytes are not one, which only a program other than ours could cause.
@@ -115,7 +94,7 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Record, Step, parse};
+    use super::{Record, parse};
     use profiler_abi::sample::{Header, UserWord};
     use profiler_abi::stop::StopReason;
     use zerocopy::IntoBytes;
@@ -148,20 +127,7 @@ mod tests {
         assert_eq!(sample.stop, StopReason::NoRule);
         assert_eq!(sample.comm(), "worker");
         assert_eq!(sample.kernel().collect::<Vec<_>>(), [0xffff_8000_0000_0001]);
-        assert_eq!(
-            sample.user().collect::<Vec<_>>(),
-            [
-                Step::Frame {
-                    pc: 0x1000,
-                    exact: true
-                },
-                Step::Context(u64::MAX),
-                Step::Frame {
-                    pc: 0x2000,
-                    exact: false
-                }
-            ]
-        );
+        assert_eq!(sample.user().collect::<Vec<_>>(), words[1..]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod space;
 mod sys;
 mod tables;
 
-pub use drain::{RawSample, Record, Step, parse};
+pub use drain::{RawSample, Record, parse};
 pub use tables::{ObjectTable, Slot, Tables};
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};

@@ -7,10 +7,11 @@ use gimli::{
     BaseAddresses, CommonInformationEntry, DebugFrame, EhFrame, LittleEndian, UnwindContext, UnwindSection,
 };
 use object::{Architecture, Object, ObjectSection, SectionFlags, elf};
-use profiler_abi::rule::Rule;
+use profiler_abi::rule::{ExtRule, Rule};
 
 use super::cfi::{self, Bytes, Meaning};
 use super::coverage::Coverage;
+use super::eh_return;
 use super::ext::ExtTable;
 use super::rows::{Layer, Row};
 use crate::addr::Svma;
@@ -51,7 +52,11 @@ impl CallFrames {
         if let Some(got) = file.section_by_name(".got") {
             bases = bases.set_got(got.address());
         }
-        let mut reader = Reader { ext, coverage };
+        let mut reader = Reader {
+            code: &|range| code_of(file, range),
+            ext,
+            coverage,
+        };
         let mut frames = Self::default();
         if let Some((section, data)) = section(file, ".eh_frame") {
             let bases = bases.clone().set_eh_frame(section.address());
@@ -93,12 +98,14 @@ fn section<'d, 'f>(
 
 type Cie<'a> = CommonInformationEntry<Bytes<'a>>;
 
-struct Reader<'e> {
+struct Reader<'e, 'd> {
+    /// Machine code at stated addresses.
+    code: &'e dyn Fn(Range<Svma>) -> Option<&'d [u8]>,
     ext: &'e mut ExtTable,
     coverage: &'e mut Coverage,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn eh_frame(&mut self, data: &[u8], bases: &BaseAddresses) -> Layer {
         // A length of 0 ends .eh_frame (Linux Standard Base, "The .eh_frame section").
         let entries = Entries { data, offset: 0 }.take_while(|entry| entry.length != 0);
@@ -175,6 +182,7 @@ impl Reader<'_> {
             return Ok(range);
         }
         let return_address = fde.cie().return_address_register();
+        let mut replaced = None;
         let mut table = fde.rows(section, bases, context)?;
         while let Some(row) = table.next_row()? {
             let start = row.start_address();
@@ -183,6 +191,9 @@ impl Reader<'_> {
                 continue;
             }
             self.coverage.rows += 1;
+            if replaced.is_none() && eh_return::leaves(row) {
+                replaced = eh_return::replaced(range.start, Svma(start), self.code);
+            }
             let rule = match cfi::meaning(section, row, return_address, self.ext) {
                 Ok(Meaning::Rule {
                     rule,
@@ -207,8 +218,27 @@ impl Reader<'_> {
                 rule,
             });
         }
+        if let Some(replaced) = replaced {
+            let rule = self.ext.rule(ExtRule::FRAME_REPLACED);
+            overwrite(rows, replaced, rule);
+        }
         Ok(range)
     }
+}
+
+/// Puts `rule` in force in `range`, which ends where a row starts.
+fn overwrite(rows: &mut Vec<Row>, range: Range<Svma>, rule: Rule) {
+    rows.retain(|row| !range.contains(&row.start));
+    let at = rows.partition_point(|row| row.start < range.start);
+    let start = range.start;
+    rows.insert(at, Row { start, rule });
+}
+
+/// The bytes of the code at stated addresses `range`.
+pub fn code_of<'d>(file: &object::File<'d>, range: Range<Svma>) -> Option<&'d [u8]> {
+    let len = range.end.0.checked_sub(range.start.0)?;
+    file.sections()
+        .find_map(|section| section.data_range(range.start.0, len).ok().flatten())
 }
 
 /// Rows for each slot of a procedure linkage table whose slots push their index before byte `pushed`.

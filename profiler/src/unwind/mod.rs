@@ -19,6 +19,7 @@ pub mod rows;
 pub mod table;
 
 mod cfi;
+mod eh_return;
 mod state;
 #[cfg(test)]
 mod testing;

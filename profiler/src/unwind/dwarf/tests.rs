@@ -2,8 +2,8 @@ mod oracle;
 
 use std::process::Command;
 
-use object::{Object, ObjectSection};
-use profiler_abi::rule::Rule;
+use object::{Object, ObjectSection, ObjectSymbol};
+use profiler_abi::rule::{ExtRule, Kind, Rule};
 
 use self::oracle::{Machine, Step, each_row};
 use super::{CallFrames, Layer, Reader, text};
@@ -128,7 +128,9 @@ fn agree_with_the_machine(data: &[u8]) -> u64 {
                 assert_eq!(rule, Rule::SIG_FRAME, "{pc:#x}");
                 continue;
             }
-            if rule == Rule::NONE {
+            let is_replaced = rule.kind() == Kind::Ext
+                && read.ext.rules()[rule.ext_index() as usize] == ExtRule::FRAME_REPLACED;
+            if rule == Rule::NONE || is_replaced {
                 continue;
             }
             let machine = Machine::new(pc, checked);
@@ -380,6 +382,7 @@ fn rows_of_frame(data: &[u8]) -> (Layer, ExtTable, Coverage) {
     let mut ext = ExtTable::default();
     let mut coverage = Coverage::default();
     let mut reader = Reader {
+        code: &|_| None,
         ext: &mut ext,
         coverage: &mut coverage,
     };
@@ -523,6 +526,7 @@ fn no_mutation_makes_it_panic_or_run_long() {
         let mut ext = ExtTable::default();
         let mut coverage = Coverage::default();
         let mut reader = Reader {
+            code: &|_| None,
             ext: &mut ext,
             coverage: &mut coverage,
         };
@@ -565,4 +569,48 @@ fn extended_rules_beyond_the_table_are_counted() {
     let (_, ext, coverage) = rows_of_frame(&frame_of(&instructions));
     assert_eq!(ext.rules().len(), ExtTable::CAPACITY);
     assert_eq!(coverage.unsupported(Unsupported::TableFull), 10);
+}
+
+#[test]
+fn the_frame_of_an_unwinder_is_not_believed_while_it_is_replaced() {
+    let asked = Command::new("gcc")
+        .arg("-print-file-name=libgcc_s.so.1")
+        .output()
+        .unwrap();
+    let bytes = std::fs::read(String::from_utf8(asked.stdout).unwrap().trim()).unwrap();
+    let file = object::File::parse(&bytes[..]).unwrap();
+    let mut ext = ExtTable::default();
+    let frames = CallFrames::read(&file, &mut ext, &mut Coverage::default());
+    let rows = Rows::overlay([frames.eh_frame], &text(&file));
+    let replaced = ext.rule(ExtRule::FRAME_REPLACED);
+    let in_force = |range: std::ops::Range<u64>| {
+        let bytes = range.filter(|&address| rows.rule_at(Svma(address)) == replaced);
+        bytes.count() as u64
+    };
+    let mut all = 0;
+    for name in [
+        "_Unwind_RaiseException",
+        "_Unwind_Resume",
+        "_Unwind_ForcedUnwind",
+        "_Unwind_Resume_or_Rethrow",
+    ] {
+        let function = file
+            .dynamic_symbols()
+            .find(|symbol| symbol.name() == Ok(name))
+            .unwrap_or_else(|| panic!("no {name}"));
+        let range = function.address()..function.address() + function.size();
+        let bytes = in_force(range);
+        // The instructions between two calls and the loading of registers, at the end of the function.
+        assert!(
+            (30..200).contains(&bytes),
+            "{name}: {bytes} of {}",
+            function.size()
+        );
+        all += bytes;
+    }
+    // ... and nowhere else.
+    let everywhere = text(&file)
+        .into_iter()
+        .map(|text| in_force(text.start.0..text.end.0));
+    assert_eq!(everywhere.sum::<u64>(), all);
 }
