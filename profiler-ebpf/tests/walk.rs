@@ -238,16 +238,74 @@ fn a_system_call_belongs_to_its_function_and_not_to_what_follows() {
     assert_eq!(stop, StopReason::Root);
 }
 
+/// The last 8 bytes of code before a return address, for a call with these last 6 bytes.
+fn code_before(call: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = call;
+    u64::from_le_bytes([0x90, 0x90, a, b, c, d, e, f])
+}
+
+/// The displacement from `next` to `target`.
+fn displacement(next: u64, target: u64) -> [u8; 4] {
+    (target.wrapping_sub(next) as u32).to_le_bytes()
+}
+
 #[test]
-fn a_frame_that_is_being_replaced_leads_nowhere() {
-    let mut host = Host::new(LEAF, 0x7000, 0);
-    host.code(LEAF, sp(8));
-    host.code(MIDDLE, Rule::ext(0));
-    host.ext.push(ExtRule::FRAME_REPLACED);
-    host.stack(0x7000, &[MIDDLE + 1, ROOT + 1]);
-    let (frames, stop) = host.run();
-    assert_eq!(frames, [Exact(LEAF), ReturnAddress(MIDDLE + 1)]);
-    assert_eq!(stop, StopReason::FramesReplaced);
+fn an_unwinder_that_replaces_its_frame_is_noticed_by_the_call_that_did_not_call_it() {
+    const CALLER: u64 = MIDDLE + 0x40;
+    const SLOT: u64 = 0x20000;
+    const POINTER: u64 = 0x21000;
+    let call = |target| {
+        let [a, b, c, d] = displacement(CALLER, target);
+        code_before([0x90, 0xe8, a, b, c, d])
+    };
+    let through_pointer = {
+        let [a, b, c, d] = displacement(CALLER, POINTER);
+        code_before([0xff, 0x15, a, b, c, d])
+    };
+    // A slot of a procedure linkage table whose jump has these bytes before its displacement, in all.
+    let slot = |jump: &[u8]| {
+        let mut bytes = jump.to_vec();
+        bytes.extend(displacement(SLOT + jump.len() as u64 + 4, POINTER));
+        bytes.resize(16, 0x90);
+        bytes
+    };
+    let run = |call: u64, slot: &[u8], pointer: u64| {
+        let mut host = Host::new(LEAF + 0x20, 0x7000, 0);
+        host.code(LEAF, Rule::ext(0));
+        host.code(MIDDLE, Rule::END);
+        host.ext.push(ExtRule {
+            reg: Regs::RSP,
+            flags: ExtRule::MAY_BE_REPLACED,
+            offset: 8,
+            addend: 0,
+            ra_offset: -8,
+            bp_offset: ExtRule::BP_SAME,
+        });
+        host.stack(0x7000, &[CALLER]);
+        host.memory.insert(CALLER - 8, call);
+        for at in [0, 4] {
+            if let Some(word) = slot.get(at..at + 8) {
+                host.memory
+                    .insert(SLOT + at as u64, u64::from_le_bytes(word.try_into().unwrap()));
+            }
+        }
+        host.memory.insert(POINTER, pointer);
+        host.run().1
+    };
+    const BND: [u8; 7] = [0xf3, 0x0f, 0x1e, 0xfa, 0xf2, 0xff, 0x25];
+    for (pointer, stop) in [(LEAF, StopReason::Root), (ROOT, StopReason::FramesReplaced)] {
+        assert_eq!(run(call(pointer), &[], 0), stop);
+        assert_eq!(run(through_pointer, &[], pointer), stop);
+        for jump in [&BND[5..], &[&BND[..4], &BND[5..]].concat(), &BND] {
+            assert_eq!(run(call(SLOT), &slot(jump), pointer), stop, "{jump:x?}");
+        }
+    }
+    // A call through a register, and code that cannot be read.
+    assert_eq!(
+        run(code_before([0x90, 0x90, 0x90, 0x90, 0xff, 0xd0]), &[], 0),
+        StopReason::FramesReplaced
+    );
+    assert_eq!(run(call(0x5_0000), &[], 0), StopReason::FramesReplaced);
 }
 
 #[test]

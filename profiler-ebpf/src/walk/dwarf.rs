@@ -1,6 +1,6 @@
 //! Steps that follow call frame information, and the one that has to do without.
 
-use super::{FETCH_WORDS, Machine, State, return_to};
+use super::{FETCH_WORDS, Machine, State, eh_return, return_to};
 use profiler_abi::rule::{ExtRule, Rule};
 use profiler_abi::sample::Regs;
 use profiler_abi::stop::StopReason;
@@ -33,9 +33,6 @@ pub(super) fn packed<M: Machine>(
 #[inline(always)]
 pub(super) fn extended<M: Machine>(state: &mut State, machine: &mut M, index: u32) -> Result<(), StopReason> {
     let rule = machine.ext_rule(index).ok_or(StopReason::NoRule)?;
-    if rule.flags & ExtRule::REPLACED != 0 {
-        return Err(StopReason::FramesReplaced);
-    }
     let base = match rule.reg {
         Regs::RSP => state.sp,
         Regs::RBP => state.bp,
@@ -49,6 +46,9 @@ pub(super) fn extended<M: Machine>(state: &mut State, machine: &mut M, index: u3
     }
     let ra = cfa.wrapping_add_signed(rule.ra_offset as i64);
     let pc = machine.stack_word(state, ra).ok_or(StopReason::Unreadable)?;
+    if rule.flags & ExtRule::MAY_BE_REPLACED != 0 && !eh_return::is_caller(state, machine, pc) {
+        return Err(StopReason::FramesReplaced);
+    }
     match rule.bp_offset {
         ExtRule::BP_SAME => {}
         ExtRule::BP_LOST => state.bp = 0,

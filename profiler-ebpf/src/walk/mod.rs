@@ -1,6 +1,7 @@
 //! One step of the walk: from a frame to its caller.
 
 mod dwarf;
+mod eh_return;
 mod go;
 
 use profiler_abi::go::GoLayout;

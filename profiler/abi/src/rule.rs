@@ -181,7 +181,7 @@ pub struct ExtRule {
     /// debug format calls it. Any register but sp and bp is known only in the innermost frame and in one that a
     /// signal interrupted.
     pub reg: u32,
-    /// Bits: [`ExtRule::DEREF`], [`ExtRule::BP_AT_BP`], [`ExtRule::REPLACED`].
+    /// Bits: [`ExtRule::DEREF`], [`ExtRule::BP_AT_BP`], [`ExtRule::MAY_BE_REPLACED`].
     pub flags: u32,
     /// Added to the register, in bytes.
     pub offset: i32,
@@ -195,23 +195,14 @@ pub struct ExtRule {
 }
 
 impl ExtRule {
-    /// A frame that is being replaced.
-    pub const FRAME_REPLACED: Self = Self {
-        reg: 0,
-        flags: Self::REPLACED,
-        offset: 0,
-        addend: 0,
-        ra_offset: 0,
-        bp_offset: 0,
-    };
     /// The CFA is what memory holds at reg + offset, plus the addend; without it, reg + offset itself.
     pub const DEREF: u32 = 1;
     /// `bp_offset` counts from the frame pointer, not from the CFA. gcc's functions that realign the stack are
     /// like that: the frame pointer points to the caller's, and the CFA is behind a pointer next to it.
     pub const BP_AT_BP: u32 = 2;
-    /// The frame is being replaced by another one: its words say neither where it was called nor where it will
-    /// go on. Nothing else in the rule counts.
-    pub const REPLACED: u32 = 4;
+    /// The frame may be one that is being replaced by another: the rule holds if the return address is behind a
+    /// call of the very function, else nothing tells the caller.
+    pub const MAY_BE_REPLACED: u32 = 4;
     /// The caller's frame pointer was not saved.
     pub const BP_SAME: i32 = i32::MIN;
     /// The caller's frame pointer cannot be told: the walk goes on with none (0).

@@ -7,7 +7,7 @@ use gimli::{
     BaseAddresses, CommonInformationEntry, DebugFrame, EhFrame, LittleEndian, UnwindContext, UnwindSection,
 };
 use object::{Architecture, Object, ObjectSection, SectionFlags, elf};
-use profiler_abi::rule::{ExtRule, Rule};
+use profiler_abi::rule::Rule;
 
 use super::cfi::{self, Bytes, Meaning};
 use super::coverage::Coverage;
@@ -219,19 +219,10 @@ impl Reader<'_, '_> {
             });
         }
         if let Some(replaced) = replaced {
-            let rule = self.ext.rule(ExtRule::FRAME_REPLACED);
-            overwrite(rows, replaced, rule);
+            eh_return::guard(rows, replaced, self.ext);
         }
         Ok(range)
     }
-}
-
-/// Puts `rule` in force in `range`, which ends where a row starts.
-fn overwrite(rows: &mut Vec<Row>, range: Range<Svma>, rule: Rule) {
-    rows.retain(|row| !range.contains(&row.start));
-    let at = rows.partition_point(|row| row.start < range.start);
-    let start = range.start;
-    rows.insert(at, Row { start, rule });
 }
 
 /// The bytes of the code at stated addresses `range`.

@@ -19,7 +19,7 @@ struct Guard {
 };
 
 FRAME uint64_t thrower(uint64_t x) {
-  uint64_t y = burn(x, 8000);
+  uint64_t y = burn(x, 20000);
   if (y != 0) throw std::runtime_error("thrown");
   return y;
 }

@@ -128,9 +128,7 @@ fn agree_with_the_machine(data: &[u8]) -> u64 {
                 assert_eq!(rule, Rule::SIG_FRAME, "{pc:#x}");
                 continue;
             }
-            let is_replaced = rule.kind() == Kind::Ext
-                && read.ext.rules()[rule.ext_index() as usize] == ExtRule::FRAME_REPLACED;
-            if rule == Rule::NONE || is_replaced {
+            if rule == Rule::NONE {
                 continue;
             }
             let machine = Machine::new(pc, checked);
@@ -582,9 +580,12 @@ fn the_frame_of_an_unwinder_is_not_believed_while_it_is_replaced() {
     let mut ext = ExtTable::default();
     let frames = CallFrames::read(&file, &mut ext, &mut Coverage::default());
     let rows = Rows::overlay([frames.eh_frame], &text(&file));
-    let replaced = ext.rule(ExtRule::FRAME_REPLACED);
+    let is_guarded = |rule: Rule| {
+        rule.kind() == Kind::Ext
+            && ext.rules()[rule.ext_index() as usize].flags & ExtRule::MAY_BE_REPLACED != 0
+    };
     let in_force = |range: std::ops::Range<u64>| {
-        let bytes = range.filter(|&address| rows.rule_at(Svma(address)) == replaced);
+        let bytes = range.filter(|&address| is_guarded(rows.rule_at(Svma(address))));
         bytes.count() as u64
     };
     let mut all = 0;
