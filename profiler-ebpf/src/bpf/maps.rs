@@ -105,8 +105,8 @@ pub struct Scratch {
     pub search: Search,
     /// Words that a step asked for at once (and room to mask an index).
     pub fetched: [u64; 32],
-    /// When the sampling clock last ticked on this CPU; 0 before it did.
-    pub last_tick_ns: u64,
+    /// When the last tick of this CPU's sampling clock was due: see [`profiler_ebpf::ticks`].
+    pub tick_due_ns: u64,
     pub cache: [Cached; 1 << CACHE_BITS],
 }
 const _: () = assert!(Regs::WORDS <= 32 && FETCH_WORDS <= 32);

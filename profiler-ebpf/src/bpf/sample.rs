@@ -17,6 +17,7 @@ use profiler_abi::MAX_KERNEL_FRAMES;
 use profiler_abi::sample::{Header, RecordKind, Regs};
 use profiler_abi::stop::StopReason;
 use profiler_abi::table::{Counter, ProcSlot};
+use profiler_ebpf::ticks;
 use profiler_ebpf::walk::{self, State};
 
 /// The two low bits of `cs` are the privilege level; 0 is the kernel's.
@@ -41,11 +42,14 @@ fn try_sample(ctx: &PerfEventContext) -> Option<()> {
     };
     let scratch = SCRATCH.get_ptr_mut(cpu)?;
     // SAFETY: the entry is this CPU's; programs do not migrate, and the clock's tick does not interrupt itself.
-    let last = unsafe { core::mem::replace(&mut (*scratch).last_tick_ns, now) };
+    let lost = unsafe { ticks::lost(&mut (*scratch).tick_due_ns, now, config().period_ns) };
     let tgid = (id >> 32) as u32;
     // SAFETY: the value is copied at once.
     let slot_index = *unsafe { PROCS.get(tgid) }?;
-    count_lost_ticks(last, now);
+    if lost > 0 {
+        // Counted for the process that runs now: it held the CPU if any did.
+        count(Counter::LostTicks, lost);
+    }
 
     // SAFETY: this CPU's entry, as above.
     unsafe {
@@ -82,20 +86,6 @@ fn try_sample(ctx: &PerfEventContext) -> Option<()> {
     };
     send_sample(scratch, n_kernel as u64 + n_words);
     Some(())
-}
-
-/// Ticks that never came: the timer was late by more than a period. They are counted for the process that runs
-/// now, which is the one that held the CPU if anything did.
-#[inline(always)]
-fn count_lost_ticks(last: u64, now: u64) {
-    let period = config().period_ns;
-    if last == 0 || period == 0 {
-        return;
-    }
-    let ticks = (now.wrapping_sub(last) + period / 2) / period;
-    if ticks > 1 {
-        count(Counter::LostTicks, ticks - 1);
-    }
 }
 
 /// Puts the kernel frames at the start of the record, if the tick interrupted the kernel.

@@ -65,6 +65,14 @@ fn lost(table: &mut Table, summary: &Summary) {
     for (label, n, sentence) in causes.into_iter().filter(|(_, n, _)| *n > 0) {
         table.row(1, label, n, sentence);
     }
+    if summary.withheld_ticks > 0 {
+        table.row(
+            0,
+            "withheld",
+            summary.withheld_ticks,
+            "a hypervisor took the CPU away: the target did not run",
+        );
+    }
 }
 
 fn missing(out: &mut String, summary: &Summary) {
@@ -135,6 +143,7 @@ impl Table {
 /// | `samples.from_kernel` | those that interrupted kernel code |
 /// | `samples.ended_early` | a list of `reason`, `samples`, `sentence` for each way in which walks ended early |
 /// | `lost.total`, `lost.ring_full`, `lost.ticks` | samples that are not in the profile, by cause |
+/// | `withheld_ticks` | ticks of the clock that a hypervisor held up when it took the CPU away; not lost, the target did not run |
 /// | `modules_without_symbols` | a list of `module`, `samples`, `reason`, most samples first |
 ///
 /// Names are not escaped beyond what JSON demands.
@@ -157,6 +166,7 @@ struct Document<'a> {
     facts: BTreeMap<&'a str, &'a str>,
     samples: Samples,
     lost: Lost,
+    withheld_ticks: u64,
     modules_without_symbols: Vec<WithoutSymbols<'a>>,
 }
 
@@ -227,6 +237,7 @@ impl<'a> Document<'a> {
                 ring_full: summary.lost_ring_full,
                 ticks: summary.lost_ticks,
             },
+            withheld_ticks: summary.withheld_ticks,
             modules_without_symbols: summary
                 .missing
                 .iter()
@@ -369,6 +380,7 @@ modules without symbols, and how many samples have frames in them
                     ],
                 },
                 "lost": {"total": 5, "ring_full": 5, "ticks": 0},
+                "withheld_ticks": 0,
                 "modules_without_symbols": [
                     {
                         "module": "/lib/libz.so.1",

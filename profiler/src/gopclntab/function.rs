@@ -3,7 +3,6 @@
 use super::pcvalue::PcValues;
 use super::{Pclntab, u32_at};
 use crate::addr::Svma;
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -67,14 +66,9 @@ impl<'a> Function<'a> {
         Svma(self.table.text.wrapping_add(u64::from(self.end)))
     }
 
-    /// The name that Go prints: type arguments are left out (`main.Map[...]`), as `funcNameForPrint` in
-    /// runtime/symtab.go does.
-    pub fn name(&self) -> Cow<'a, str> {
-        printed(self.symbol_name())
-    }
-
-    /// The name in the table, with all type arguments (`main.Map[go.shape.int]`). Cut where it is not UTF-8.
-    pub fn symbol_name(&self) -> &'a str {
+    /// The name, with all type arguments (`main.Map[go.shape.int]`), as Go's own profiles have it; stack traces
+    /// leave the arguments out. Cut where it is not UTF-8.
+    pub fn name(&self) -> &'a str {
         self.table.name_at(self.word(NAME_OFF).cast_signed())
     }
 
@@ -118,7 +112,7 @@ impl<'a> Function<'a> {
             .map(move |(run, delta)| (address(run.start)..address(run.end), delta))
     }
 
-    /// Whether [`Function::symbol_name`] is `name`.
+    /// Whether [`Function::name`] is `name`.
     pub(super) fn is_named(&self, name: &str) -> bool {
         let found = self.table.names.get(self.word(NAME_OFF) as usize..);
         found.is_some_and(|n| n.starts_with(name.as_bytes()) && n.get(name.len()) == Some(&0))
@@ -172,7 +166,7 @@ impl<'a> Function<'a> {
 impl fmt::Debug for Function<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Function")
-            .field("name", &self.symbol_name())
+            .field("name", &self.name())
             .field("entry", &self.entry())
             .field("end", &self.end())
             .field("func_id", &self.func_id())
@@ -209,15 +203,5 @@ impl<'a> Iterator for Functions<'a> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         (0, Some(self.table.len - self.next))
-    }
-}
-
-/// `funcNameForPrint` in runtime/symtab.go: everything from the first `[` to the last `]` becomes `[...]`.
-pub(super) fn printed(name: &str) -> Cow<'_, str> {
-    match (name.find('['), name.rfind(']')) {
-        (Some(open), Some(close)) if open < close => {
-            Cow::Owned(format!("{}[...]{}", &name[..open], &name[close + 1..]))
-        }
-        _ => Cow::Borrowed(name),
     }
 }

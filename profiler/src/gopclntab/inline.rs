@@ -1,9 +1,8 @@
 //! Which functions of the source an instruction belongs to (`inlineUnwinder` in runtime/symtabinl.go).
 
-use super::function::{Function, printed};
+use super::function::Function;
 use super::{Pclntab, u32_at};
 use crate::addr::Svma;
-use std::borrow::Cow;
 
 /// `abi.PCDATA_InlTreeIndex`.
 const PCDATA_INL_TREE_INDEX: u32 = 2;
@@ -24,8 +23,8 @@ const BUDGET: u32 = 1 << 22;
 /// One function of the source, of those that an instruction belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogicalFrame<'a> {
-    /// As Go prints it; see [`Function::name`].
-    pub name: Cow<'a, str>,
+    /// See [`Function::name`].
+    pub name: &'a str,
     /// As the compiler was given it, or as `-trimpath` made it; empty if unknown.
     pub file: &'a str,
     /// The line that is executing, or that holds the inlined call of the next inner frame; 0 if unknown.
@@ -89,7 +88,7 @@ impl Pclntab {
                 break;
             };
             frames.push(LogicalFrame {
-                name: printed(self.name_at(call.name)),
+                name: self.name_at(call.name),
                 file: source.0,
                 line: source.1,
                 start_line: call.start_line,

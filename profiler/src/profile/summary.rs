@@ -16,6 +16,8 @@ pub struct Summary {
     pub lost_ring_full: u64,
     /// Ticks of the sampling clock that never came while a target ran.
     pub lost_ticks: u64,
+    /// Ticks that a hypervisor held up when it took the CPU away. Not lost: the target did not run.
+    pub withheld_ticks: u64,
     /// Modules that frames were in but that gave them no name, most samples first.
     pub missing: Vec<Missing>,
 }

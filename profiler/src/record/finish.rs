@@ -213,7 +213,7 @@ fn name_in_object(object: &Object, address: Svma) -> Result<Vec<Name>, Reason> {
             .enumerate()
             .filter(|(_, frame)| !frame.wrapper)
             .map(|(i, frame)| Name {
-                function: frame.name.into_owned(),
+                function: frame.name.to_owned(),
                 system_name: None,
                 file: (!frame.file.is_empty()).then(|| frame.file.to_owned()),
                 line: (frame.line != 0).then_some(frame.line),

@@ -3,6 +3,7 @@
 use super::collect::Collected;
 use super::images::{Content, Image, Loaded, Mapped, ModuleIdx, Modules, bias, mapping};
 use super::loader::{Done, Job, Loader};
+use super::stolen::Stolen;
 use super::{Error, facts, finish};
 use crate::observe::Observer;
 use crate::profile::{Meta, Profile, Summary};
@@ -59,7 +60,9 @@ pub struct Session {
     warnings: Vec<String>,
     begun: (SystemTime, Instant),
     duration: Duration,
-    cpu_before: HashMap<u32, u64>,
+    /// What hypervisors had taken of the CPUs when sampling began, and while it went on.
+    stolen_before: Stolen,
+    stolen: Duration,
 }
 
 /// A watched process.
@@ -70,6 +73,8 @@ struct Watched {
     slot: u32,
     scanned: Option<Instant>,
     ended: bool,
+    /// What it had spent on a CPU before samples were taken, in nanoseconds.
+    on_cpu_before: Option<u64>,
 }
 
 impl Session {
@@ -95,7 +100,8 @@ impl Session {
             warnings: Vec::new(),
             begun: (SystemTime::now(), Instant::now()),
             duration: Duration::ZERO,
-            cpu_before: HashMap::new(),
+            stolen_before: Stolen::default(),
+            stolen: Duration::ZERO,
         })
     }
 
@@ -109,7 +115,6 @@ impl Session {
             self.program = process.name();
         }
         self.asked_for.push(pid);
-        self.cpu_before.insert(pid, process.on_cpu_ns());
         self.new_image(pid, Some(process))?;
         while self.loader.is_busy() {
             let done = self.loader.next().await;
@@ -124,7 +129,11 @@ impl Session {
     /// The kernel refused.
     pub fn start(&mut self) -> Result<(), Error> {
         self.sampler.follow()?;
+        self.stolen_before = Stolen::read();
         self.sampler.start()?;
+        for watched in self.processes.values_mut() {
+            watched.on_cpu_before = watched.process.as_ref().and_then(Process::on_cpu_ns);
+        }
         self.begun = (SystemTime::now(), Instant::now());
         Ok(())
     }
@@ -155,8 +164,7 @@ impl Session {
                         break Ended::TargetsGone;
                     }
                     let counts = self.sampler.counts()?;
-                    let lost = counts.lost_ring_full + counts.lost_ticks;
-                    observer.progress(self.begun.1.elapsed(), counts.taken, lost);
+                    observer.progress(self.begun.1.elapsed(), counts.taken, counts.lost_ring_full);
                 }
             }
             self.drain()?;
@@ -167,6 +175,7 @@ impl Session {
         };
         self.duration = self.begun.1.elapsed();
         self.sampler.stop();
+        self.stolen = Stolen::read().at_most_since(&self.stolen_before);
         self.drain()?;
         Ok(ended)
     }
@@ -177,10 +186,14 @@ impl Session {
     /// The counts of what was lost cannot be read.
     pub fn finish(self) -> Result<Profile, Error> {
         let counts = self.sampler.counts()?;
+        // A hypervisor that takes a CPU holds up the clock and the process alike.
+        let stolen = self.stolen.as_nanos() * u128::from(self.options.sampling.frequency_hz) / 1_000_000_000;
+        let withheld_ticks = counts.lost_ticks.min(u64::try_from(stolen).unwrap_or(u64::MAX));
         let summary = Summary {
             kept: self.collected.total,
             lost_ring_full: counts.lost_ring_full,
-            lost_ticks: counts.lost_ticks,
+            lost_ticks: counts.lost_ticks - withheld_ticks,
+            withheld_ticks,
             ..Summary::default()
         };
         let mut facts = facts::of_host();
@@ -196,16 +209,14 @@ impl Session {
         Ok(finish::profile(&self.collected, &self.modules, meta, summary))
     }
 
-    /// Time that the processes asked for have spent on a CPU since they were watched, in nanoseconds, as far as
-    /// they still exist.
+    /// Time that the watched processes have spent on a CPU since samples are taken, in nanoseconds, as far as they
+    /// still exist.
     pub fn on_cpu_ns(&self) -> u64 {
-        self.cpu_before
-            .iter()
-            .filter_map(|(pid, before)| {
-                let now = self.processes.get(pid)?.process.as_ref()?.on_cpu_ns();
-                Some(now.saturating_sub(*before))
-            })
-            .sum()
+        let each = self.processes.values().filter_map(|watched| {
+            let now = watched.process.as_ref()?.on_cpu_ns()?;
+            Some(now.saturating_sub(watched.on_cpu_before?))
+        });
+        each.sum()
     }
 
     fn drain(&mut self) -> Result<(), Error> {
@@ -245,6 +256,7 @@ impl Session {
                 slot,
                 scanned: Some(Instant::now()),
                 ended,
+                on_cpu_before: Some(0),
             },
         );
     }
@@ -265,6 +277,7 @@ impl Session {
     fn new_image(&mut self, pid: u32, process: Option<Process>) -> Result<(), Error> {
         let slot = self.tables.new_slot(GoLayout::default())?;
         let index = slot.index;
+        let on_cpu_before = self.processes.get(&pid).and_then(|watched| watched.on_cpu_before);
         self.tables.watch(pid, &slot)?;
         self.images.insert(index, Image::new(slot, pid));
         self.processes.insert(
@@ -274,6 +287,7 @@ impl Session {
                 slot: index,
                 scanned: None,
                 ended: false,
+                on_cpu_before,
             },
         );
         self.scan(pid)

@@ -1,11 +1,13 @@
 //! Facts about a process, from `/proc`.
 
 use super::maps::{self, MapEntry};
+use nix::time::clock_getcpuclockid;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 /// Why a process cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -92,16 +94,13 @@ impl Process {
         Ok(maps::parse(&self.read("maps")?).0)
     }
 
-    /// Time that all its threads spent on a CPU so far, in nanoseconds; the sum of `schedstat`'s first field.
-    pub fn on_cpu_ns(&self) -> u64 {
-        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else {
-            return 0;
-        };
-        tasks
-            .flatten()
-            .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
-            .filter_map(|line| line.split(' ').next()?.parse::<u64>().ok())
-            .sum()
+    /// Time that its threads, those included that have ended, spent on a CPU so far, in nanoseconds. A hypervisor
+    /// that takes the CPU away stops this clock (kernel/sched/core.c, `update_rq_clock_task`). `None` once the process
+    /// has been waited for.
+    pub fn on_cpu_ns(&self) -> Option<u64> {
+        let clock = clock_getcpuclockid(nix::unistd::Pid::from_raw(self.pid.cast_signed())).ok()?;
+        let time = clock.now().ok()?;
+        u64::try_from(Duration::from(time).as_nanos()).ok()
     }
 
     /// Reads `len` bytes of its memory at `address`; looking only, through `/proc/PID/mem`.

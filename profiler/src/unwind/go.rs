@@ -54,7 +54,7 @@ fn assembly(
     let name = function.name();
     let entry = function.entry();
     let shape = GoAsmFunction {
-        name: &name,
+        name,
         entry,
         code,
         top_frame: function.is_top_frame(),

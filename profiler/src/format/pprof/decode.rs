@@ -101,6 +101,7 @@ impl<'a> Decoder<'a> {
                     .extend(value.split(',').filter_map(|pid| pid.parse::<u32>().ok())),
                 comment::LOST_RING_FULL => add(&mut self.summary.lost_ring_full, value),
                 comment::LOST_TICKS => add(&mut self.summary.lost_ticks, value),
+                comment::WITHHELD_TICKS => add(&mut self.summary.withheld_ticks, value),
                 comment::MISSING => {
                     if let Ok((samples, module, reason)) = serde_json::from_str(value) {
                         self.summary.missing.push(Missing {

@@ -279,6 +279,7 @@ fn comments(profile: &Profile) -> Vec<String> {
         from_kernel,
         lost_ring_full,
         lost_ticks,
+        withheld_ticks,
         missing,
     } = &profile.summary;
     let complete = profile.summary.complete();
@@ -297,6 +298,7 @@ fn comments(profile: &Profile) -> Vec<String> {
         format!("summary.from_kernel={from_kernel}"),
         format!("{}={lost_ring_full}", comment::LOST_RING_FULL),
         format!("{}={lost_ticks}", comment::LOST_TICKS),
+        format!("{}={withheld_ticks}", comment::WITHHELD_TICKS),
     ]);
     for missing in missing {
         let json = serde_json::json!([missing.samples, missing.module, missing.reason]);

@@ -19,7 +19,7 @@
 //!
 //! *Facts about the recording* are comments, `name=value` each, for people (`go tool pprof -comments`) and for us:
 //! `profiler` (our version), `program`, `pids`, `fact.NAME`, `summary.kept`, `summary.complete`,
-//! `summary.from_kernel`, `summary.lost_ring_full`, `summary.lost_ticks`, and `missing` (JSON) for each module without
+//! `summary.from_kernel`, `summary.lost_ring_full`, `summary.lost_ticks`, `summary.withheld_ticks`, and `missing` (JSON) for each module without
 //! symbols. Reading takes kept, complete and from_kernel from the samples themselves, so that they stay true after
 //! other tools have filtered the file.
 
@@ -104,5 +104,6 @@ mod comment {
     pub(super) const FACT: &str = "fact.";
     pub(super) const LOST_RING_FULL: &str = "summary.lost_ring_full";
     pub(super) const LOST_TICKS: &str = "summary.lost_ticks";
+    pub(super) const WITHHELD_TICKS: &str = "summary.withheld_ticks";
     pub(super) const MISSING: &str = "missing";
 }

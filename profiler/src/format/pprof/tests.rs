@@ -146,6 +146,7 @@ fn the_head_says_what_is_measured_and_how() {
             "summary.from_kernel=6",
             "summary.lost_ring_full=5",
             "summary.lost_ticks=0",
+            "summary.withheld_ticks=0",
             r#"missing=[3,"/lib/libz.so.1","it is stripped; install zlib1g-dbgsym"]"#,
         ]
     );
