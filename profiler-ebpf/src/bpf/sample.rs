@@ -46,9 +46,16 @@ fn try_sample(ctx: &PerfEventContext) -> Option<()> {
     let tgid = (id >> 32) as u32;
     // SAFETY: the value is copied at once.
     let slot_index = *unsafe { PROCS.get(tgid) }?;
+    let in_kernel = interrupted_kernel(ctx);
     if lost > 0 {
-        // Counted for the process that runs now: it held the CPU if any did.
-        count(Counter::LostTicks, lost);
+        // User code cannot put off interrupts. Where a late one meets it, it did not run in the meantime: a hypervisor
+        // had taken the CPU, or another interrupt took long.
+        let counter = if in_kernel {
+            Counter::LostTicks
+        } else {
+            Counter::WithheldTicks
+        };
+        count(counter, lost);
     }
 
     // SAFETY: this CPU's entry, as above.
@@ -72,7 +79,9 @@ fn try_sample(ctx: &PerfEventContext) -> Option<()> {
         (*scratch).window_at = 0;
     }
 
-    kernel_stack(ctx, scratch);
+    if in_kernel {
+        kernel_stack(ctx, scratch);
+    }
     let (stop, n_words) = match SLOTS.get_ptr(slot_index) {
         Some(slot) => user_stack(scratch, slot, tgid, slot_index),
         // ProcSlot::PENDING: the process has just called exec.
@@ -88,15 +97,17 @@ fn try_sample(ctx: &PerfEventContext) -> Option<()> {
     Some(())
 }
 
-/// Puts the kernel frames at the start of the record, if the tick interrupted the kernel.
 #[inline(always)]
-fn kernel_stack(ctx: &PerfEventContext, scratch: *mut Scratch) {
+fn interrupted_kernel(ctx: &PerfEventContext) -> bool {
     // SAFETY: the context of a perf_event program starts with the interrupted registers, in the order of
     // `struct pt_regs` (struct bpf_perf_event_data, include/uapi/linux/bpf_perf_event.h).
     let cs = unsafe { ctx.as_ptr().cast::<u64>().add(Regs::CS as usize).read() };
-    if cs & PRIVILEGE_LEVEL != 0 {
-        return;
-    }
+    cs & PRIVILEGE_LEVEL == 0
+}
+
+/// Puts the kernel frames at the start of the record.
+#[inline(always)]
+fn kernel_stack(ctx: &PerfEventContext, scratch: *mut Scratch) {
     // SAFETY: scratch is this CPU's entry; the length is less than that of the words.
     unsafe {
         (*scratch).header.flags |= Header::FROM_KERNEL;

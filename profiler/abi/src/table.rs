@@ -141,16 +141,18 @@ pub enum Counter {
     Taken = 0,
     /// Samples lost because the ring buffer was full.
     LostRingFull = 1,
-    /// Ticks of the sampling clock that never came while a watched process ran (the CPU was stalled or the timer
-    /// interrupt was late), derived from the time since the last tick.
+    /// Ticks of the sampling clock that never came before one that found a watched process in the kernel: it had
+    /// interrupts off.
     LostTicks = 2,
     /// Requests (not samples) lost because the ring buffer was full.
     LostRequests = 3,
+    /// Ticks that never came before one that found a watched process in user mode: something else had the CPU.
+    WithheldTicks = 4,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ fn lost(table: &mut Table, summary: &Summary) {
         (
             "ticks",
             summary.lost_ticks,
-            "the sampling clock did not tick while the target ran",
+            "the kernel put the sampling clock off while it ran for the target",
         ),
     ];
     for (label, n, sentence) in causes.into_iter().filter(|(_, n, _)| *n > 0) {
@@ -70,7 +70,7 @@ fn lost(table: &mut Table, summary: &Summary) {
             0,
             "withheld",
             summary.withheld_ticks,
-            "a hypervisor took the CPU away: the target did not run",
+            "ticks while a hypervisor or a long interrupt had the CPU: the target did not run",
         );
     }
 }
@@ -143,7 +143,7 @@ impl Table {
 /// | `samples.from_kernel` | those that interrupted kernel code |
 /// | `samples.ended_early` | a list of `reason`, `samples`, `sentence` for each way in which walks ended early |
 /// | `lost.total`, `lost.ring_full`, `lost.ticks` | samples that are not in the profile, by cause |
-/// | `withheld_ticks` | ticks of the clock that a hypervisor held up when it took the CPU away; not lost, the target did not run |
+/// | `withheld_ticks` | ticks of the clock while a hypervisor or a long interrupt had the CPU; not lost, the target did not run |
 /// | `modules_without_symbols` | a list of `module`, `samples`, `reason`, most samples first |
 ///
 /// Names are not escaped beyond what JSON demands.
@@ -309,7 +309,7 @@ samples          1,234,567  in 5.0 s at 997 Hz
   ended early            0  0.0 %
   in the kernel          0  0.0 %
 lost                    42
-  ticks                 42  the sampling clock did not tick while the target ran
+  ticks                 42  the kernel put the sampling clock off while it ran for the target
 
 modules without symbols, and how many samples have frames in them
   /lib/0.so  13  stripped

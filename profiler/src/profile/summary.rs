@@ -14,9 +14,10 @@ pub struct Summary {
     pub from_kernel: u64,
     /// Lost because we could not drain them fast enough.
     pub lost_ring_full: u64,
-    /// Ticks of the sampling clock that never came while a target ran.
+    /// Ticks of the sampling clock that never came while a target ran in the kernel, with interrupts off.
     pub lost_ticks: u64,
-    /// Ticks that a hypervisor held up when it took the CPU away. Not lost: the target did not run.
+    /// Ticks that never came because a hypervisor or a long interrupt had taken the CPU away. Not lost: the target did
+    /// not run.
     pub withheld_ticks: u64,
     /// Modules that frames were in but that gave them no name, most samples first.
     pub missing: Vec<Missing>,

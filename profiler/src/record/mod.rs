@@ -6,7 +6,6 @@
 //! images    program images: which object is where, generation by generation
 //! collect   samples as they come: counted by distinct stack of places in objects
 //! finish    places get names, once each; counts become a profile
-//! stolen    what a hypervisor took of the CPUs, which explains ticks that did not come
 //! ```
 
 mod collect;
@@ -16,7 +15,6 @@ mod images;
 mod loader;
 mod objects;
 mod session;
-mod stolen;
 
 pub use session::{Ended, Options, Session};
 

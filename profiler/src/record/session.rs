@@ -3,7 +3,6 @@
 use super::collect::Collected;
 use super::images::{Content, Image, Loaded, Mapped, ModuleIdx, Modules, bias, mapping};
 use super::loader::{Done, Job, Loader};
-use super::stolen::Stolen;
 use super::{Error, facts, finish};
 use crate::observe::Observer;
 use crate::profile::{Meta, Profile, Summary};
@@ -60,9 +59,6 @@ pub struct Session {
     warnings: Vec<String>,
     begun: (SystemTime, Instant),
     duration: Duration,
-    /// What hypervisors had taken of the CPUs when sampling began, and while it went on.
-    stolen_before: Stolen,
-    stolen: Duration,
 }
 
 /// A watched process.
@@ -100,8 +96,6 @@ impl Session {
             warnings: Vec::new(),
             begun: (SystemTime::now(), Instant::now()),
             duration: Duration::ZERO,
-            stolen_before: Stolen::default(),
-            stolen: Duration::ZERO,
         })
     }
 
@@ -129,7 +123,6 @@ impl Session {
     /// The kernel refused.
     pub fn start(&mut self) -> Result<(), Error> {
         self.sampler.follow()?;
-        self.stolen_before = Stolen::read();
         self.sampler.start()?;
         for watched in self.processes.values_mut() {
             watched.on_cpu_before = watched.process.as_ref().and_then(Process::on_cpu_ns);
@@ -164,7 +157,8 @@ impl Session {
                         break Ended::TargetsGone;
                     }
                     let counts = self.sampler.counts()?;
-                    observer.progress(self.begun.1.elapsed(), counts.taken, counts.lost_ring_full);
+                    let lost = counts.lost_ring_full + counts.lost_ticks;
+                    observer.progress(self.begun.1.elapsed(), counts.taken, lost);
                 }
             }
             self.drain()?;
@@ -175,7 +169,6 @@ impl Session {
         };
         self.duration = self.begun.1.elapsed();
         self.sampler.stop();
-        self.stolen = Stolen::read().at_most_since(&self.stolen_before);
         self.drain()?;
         Ok(ended)
     }
@@ -186,14 +179,11 @@ impl Session {
     /// The counts of what was lost cannot be read.
     pub fn finish(self) -> Result<Profile, Error> {
         let counts = self.sampler.counts()?;
-        // A hypervisor that takes a CPU holds up the clock and the process alike.
-        let stolen = self.stolen.as_nanos() * u128::from(self.options.sampling.frequency_hz) / 1_000_000_000;
-        let withheld_ticks = counts.lost_ticks.min(u64::try_from(stolen).unwrap_or(u64::MAX));
         let summary = Summary {
             kept: self.collected.total,
             lost_ring_full: counts.lost_ring_full,
-            lost_ticks: counts.lost_ticks - withheld_ticks,
-            withheld_ticks,
+            lost_ticks: counts.lost_ticks,
+            withheld_ticks: counts.withheld_ticks,
             ..Summary::default()
         };
         let mut facts = facts::of_host();

@@ -122,8 +122,11 @@ pub struct Counts {
     pub taken: u64,
     /// Samples that found no room in the ring buffer.
     pub lost_ring_full: u64,
-    /// Ticks of the sampling clock that never came while a watched process ran.
+    /// Ticks of the sampling clock that never came while a watched process ran in the kernel.
     pub lost_ticks: u64,
+    /// Ticks that never came because the CPU did not run the process: a hypervisor had taken it, or an interrupt took
+    /// long.
+    pub withheld_ticks: u64,
     /// Requests (not samples) that found no room.
     pub lost_requests: u64,
 }
@@ -259,6 +262,7 @@ impl Sampler {
             taken: read(Counter::Taken)?,
             lost_ring_full: read(Counter::LostRingFull)?,
             lost_ticks: read(Counter::LostTicks)?,
+            withheld_ticks: read(Counter::WithheldTicks)?,
             lost_requests: read(Counter::LostRequests)?,
         })
     }
