@@ -48,9 +48,10 @@ fn try_sample(ctx: &PerfEventContext) -> Option<()> {
     let slot_index = *unsafe { PROCS.get(tgid) }?;
     let in_kernel = interrupted_kernel(ctx);
     if lost > 0 {
-        // User code cannot put off interrupts. Where a late one meets it, it did not run in the meantime: a hypervisor
-        // had taken the CPU, or another interrupt took long.
-        let counter = if in_kernel {
+        // Only the kernel can put off interrupts, and for the process it works in system calls. Where a late tick
+        // meets anything else, the process did not run in the meantime: a hypervisor had taken the CPU, or another
+        // interrupt took long.
+        let counter = if in_kernel && in_system_call() {
             Counter::LostTicks
         } else {
             Counter::WithheldTicks
@@ -103,6 +104,17 @@ fn interrupted_kernel(ctx: &PerfEventContext) -> bool {
     // `struct pt_regs` (struct bpf_perf_event_data, include/uapi/linux/bpf_perf_event.h).
     let cs = unsafe { ctx.as_ptr().cast::<u64>().add(Regs::CS as usize).read() };
     cs & PRIVILEGE_LEVEL == 0
+}
+
+#[inline(always)]
+fn in_system_call() -> bool {
+    let mut number = 0u64;
+    // SAFETY: the destination is a word; the source is in the registers that the current task entered the kernel with.
+    unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u64;
+        let source = regs.wrapping_add(Regs::ORIG_RAX as usize).cast::<c_void>();
+        bpf_probe_read_kernel((&raw mut number).cast(), 8, source) == 0 && number != Regs::NO_SYSCALL
+    }
 }
 
 /// Puts the kernel frames at the start of the record.

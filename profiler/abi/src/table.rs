@@ -141,12 +141,12 @@ pub enum Counter {
     Taken = 0,
     /// Samples lost because the ring buffer was full.
     LostRingFull = 1,
-    /// Ticks of the sampling clock that never came before one that found a watched process in the kernel: it had
-    /// interrupts off.
+    /// Ticks of the sampling clock that never came before one that found a watched process in a system call: the
+    /// kernel had interrupts off.
     LostTicks = 2,
     /// Requests (not samples) lost because the ring buffer was full.
     LostRequests = 3,
-    /// Ticks that never came before one that found a watched process in user mode: something else had the CPU.
+    /// Ticks that never came before one that found a watched process anywhere else: something else had the CPU.
     WithheldTicks = 4,
 }
 

@@ -14,7 +14,8 @@ pub struct Summary {
     pub from_kernel: u64,
     /// Lost because we could not drain them fast enough.
     pub lost_ring_full: u64,
-    /// Ticks of the sampling clock that never came while a target ran in the kernel, with interrupts off.
+    /// Ticks of the sampling clock that never came while a target was in a system call that had
+    /// interrupts off.
     pub lost_ticks: u64,
     /// Ticks that never came because a hypervisor or a long interrupt had taken the CPU away. Not lost: the target did
     /// not run.

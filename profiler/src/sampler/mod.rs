@@ -122,7 +122,7 @@ pub struct Counts {
     pub taken: u64,
     /// Samples that found no room in the ring buffer.
     pub lost_ring_full: u64,
-    /// Ticks of the sampling clock that never came while a watched process ran in the kernel.
+    /// Ticks of the sampling clock that never came while a watched process was in a system call.
     pub lost_ticks: u64,
     /// Ticks that never came because the CPU did not run the process: a hypervisor had taken it, or an interrupt took
     /// long.
