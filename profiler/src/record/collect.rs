@@ -15,7 +15,8 @@ use std::collections::HashMap;
 pub struct Place {
     /// What is mapped there.
     pub area: Area,
-    /// The interrupted instruction; or for a caller the last byte of its call instruction.
+    /// The interrupted instruction; or for a caller the last byte of its call instruction. In a module, as
+    /// [`super::images::Module`] counts.
     pub address: Avma,
     /// How we know that a frame is there.
     pub origin: Origin,
@@ -70,11 +71,13 @@ impl Collected {
     pub fn add(&mut self, sample: &RawSample<'_>, image: Option<&Image>) {
         let mut stack = Vec::with_capacity(sample.header.n_kernel as usize + sample.header.n_user as usize);
         for MergedFrame { address, origin } in merge::chain(sample.kernel(), sample.user()) {
-            let area = match origin {
-                Origin::Kernel => Area::Kernel,
+            let (area, address) = match origin {
+                Origin::Kernel => (Area::Kernel, address),
                 Origin::Walked | Origin::Hook => image
                     .and_then(|image| image.find(sample.header.generation, address))
-                    .map_or(Area::Nowhere, Area::Module),
+                    .map_or((Area::Nowhere, address), |(at, address)| {
+                        (Area::Module(at), address)
+                    }),
             };
             stack.push(self.place(Place {
                 area,

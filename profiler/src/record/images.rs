@@ -12,7 +12,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModuleIdx(pub u32);
 
-/// A mapped piece of a file, or a named or anonymous area: where frames are.
+/// A mapped piece of a file, or a named or anonymous area: where frames are. Addresses in a file's module are those
+/// of the mapping that was first seen, wherever processes have it.
 #[derive(Debug)]
 pub struct Module {
     /// The mapping that was first seen.
@@ -23,12 +24,27 @@ pub struct Module {
     pub content: Content,
 }
 
+impl Module {
+    /// How far `entry`, a mapping of the same, is above the one that was first seen. Wrapping.
+    fn shift(&self, entry: &MapEntry) -> u64 {
+        entry.start.wrapping_sub(self.entry.start)
+    }
+
+    /// The object in the module and its bias where `entry` maps it.
+    pub fn object(&self, entry: &MapEntry) -> Option<(&Arc<Loaded>, Bias)> {
+        match &self.content {
+            Content::Object(loaded, bias) => Some((loaded, Bias(bias.0.wrapping_add(self.shift(entry))))),
+            Content::Pending | Content::Bare(_) => None,
+        }
+    }
+}
+
 /// What is known of a module's code.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// The object is being read.
     Pending,
-    /// The object, loaded with this bias, and its tables.
+    /// The object, loaded with this bias in the mapping that was first seen, and its tables.
     Object(Arc<Loaded>, Bias),
     /// Code without an object: anonymous memory, or a file that is none or cannot be read; and why.
     Bare(String),
@@ -55,10 +71,9 @@ impl std::fmt::Debug for Loaded {
 struct Key {
     file: FileId,
     name: String,
-    start: u64,
     offset: u64,
-    /// Anonymous code of different processes has nothing in common.
-    pid: u32,
+    /// Process and start: anonymous code at different places has nothing in common.
+    place: Option<(u32, u64)>,
 }
 
 /// Every module of a recording.
@@ -74,9 +89,8 @@ impl Modules {
         let key = Key {
             file: entry.file,
             name: entry.name.clone(),
-            start: entry.start,
             offset: entry.offset,
-            pid: if entry.is_file() { 0 } else { pid },
+            place: (!entry.is_shared()).then_some((pid, entry.start)),
         };
         *self.index.entry(key).or_insert_with(|| {
             self.modules.push(Module {
@@ -116,6 +130,20 @@ pub struct Mapped {
     pub end: u64,
     /// What is there.
     pub module: ModuleIdx,
+    /// How far it is above where the module was first seen.
+    shift: u64,
+}
+
+impl Mapped {
+    /// The mapping `entry` of the module `at`.
+    pub fn new(entry: &MapEntry, at: ModuleIdx, modules: &Modules) -> Self {
+        Self {
+            start: entry.start,
+            end: entry.end,
+            module: at,
+            shift: modules.get(at).shift(entry),
+        }
+    }
 }
 
 /// A program image.
@@ -127,6 +155,8 @@ pub struct Image {
     pub pid: u32,
     /// The executable mappings as last read, for comparison.
     pub entries: Vec<MapEntry>,
+    /// What each of them is.
+    pub modules: Vec<ModuleIdx>,
     /// The mappings of each generation, ascending: samples in flight may be older than the newest.
     generations: HashMap<u32, Arc<[Mapped]>>,
 }
@@ -138,6 +168,7 @@ impl Image {
             slot,
             pid,
             entries: Vec::new(),
+            modules: Vec::new(),
             generations: HashMap::new(),
         }
     }
@@ -147,21 +178,22 @@ impl Image {
         self.generations.insert(generation, mapped);
     }
 
-    /// What was mapped at an address in a generation.
-    pub fn find(&self, generation: u32, address: Avma) -> Option<ModuleIdx> {
+    /// What was mapped at an address in a generation, and the address as the module has it.
+    pub fn find(&self, generation: u32, address: Avma) -> Option<(ModuleIdx, Avma)> {
         let mapped = self.generations.get(&generation)?;
         let after = mapped.partition_point(|mapping| mapping.start <= address.0);
         let mapping = mapped.get(after.checked_sub(1)?)?;
-        (address.0 < mapping.end).then_some(mapping.module)
+        let in_module = Avma(address.0.wrapping_sub(mapping.shift));
+        (address.0 < mapping.end).then_some((mapping.module, in_module))
     }
 }
 
 /// How the walk in BPF is to treat a mapping.
-pub fn mapping(entry: &MapEntry, content: &Content) -> Mapping {
-    let (bias, directory, n_regions) = match content {
-        Content::Object(loaded, bias) => (bias.0, loaded.table.directory, loaded.table.n_regions),
-        Content::Pending => (0, Mapping::PENDING, 0),
-        Content::Bare(_) => (0, Mapping::NO_TABLE, 0),
+pub fn mapping(entry: &MapEntry, module: &Module) -> Mapping {
+    let (bias, directory, n_regions) = match (module.object(entry), &module.content) {
+        (Some((loaded, bias)), _) => (bias.0, loaded.table.directory, loaded.table.n_regions),
+        (None, Content::Pending) => (0, Mapping::PENDING, 0),
+        (None, _) => (0, Mapping::NO_TABLE, 0),
     };
     Mapping {
         start: entry.start,

@@ -1,5 +1,6 @@
 //! Reading object files on a thread of its own, so that a large one does not keep samples waiting.
 
+use super::images::ModuleIdx;
 use super::objects::Object;
 use crate::target::files;
 use crate::target::maps::MapEntry;
@@ -17,6 +18,8 @@ pub struct Job {
     pub pid: u32,
     /// The mapping.
     pub entry: MapEntry,
+    /// The module that it is of.
+    pub module: ModuleIdx,
 }
 
 /// What came of a [`Job`].

@@ -4,6 +4,7 @@
 //! objects   files that targets have mapped: names, tables of unwind rules
 //! loader    reads those files on a thread of its own
 //! images    program images: which object is where, generation by generation
+//! targets   keeps the tables in step with the processes
 //! collect   samples as they come: counted by distinct stack of places in objects
 //! finish    places get names, once each; counts become a profile
 //! ```
@@ -15,6 +16,7 @@ mod images;
 mod loader;
 mod objects;
 mod session;
+mod targets;
 
 pub use session::{Ended, Options, Session};
 

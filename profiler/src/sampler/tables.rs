@@ -24,8 +24,6 @@ pub struct ObjectTable {
     pub directory: u32,
     /// How many regions the object has.
     pub n_regions: u32,
-    /// Shard, start and length in bytes of each region's table.
-    regions: Vec<(usize, usize, usize)>,
 }
 
 /// A slot for a program image, and the lists of mappings it has.
@@ -95,12 +93,9 @@ impl Tables {
         let directory = self.directory_space.take(n_regions as usize).ok_or(Error::Full {
             what: "regions of code",
         })?;
-        let mut regions = Vec::with_capacity(tables.len());
         let mut next = 0;
         for (number, bytes) in tables {
             let (shard, start) = self.write_region(bytes)?;
-            regions.push((shard, start, bytes.len().next_multiple_of(8)));
-            // The place may have belonged to an object that is gone.
             for hole in next..*number {
                 let _ = self.directory.store(directory + hole as usize, &RegionRef::NONE);
             }
@@ -121,19 +116,7 @@ impl Tables {
         Ok(ObjectTable {
             directory: directory as u32,
             n_regions,
-            regions,
         })
-    }
-
-    /// Frees the tables of an object that no watched process maps any more.
-    pub fn remove_object(&mut self, object: &ObjectTable) {
-        self.directory_space
-            .give_back(object.directory as usize, object.n_regions as usize);
-        for &(shard, start, len) in &object.regions {
-            if let Some((_, space)) = self.open_shards.get_mut(shard) {
-                space.give_back(start, len);
-            }
-        }
     }
 
     fn write_region(&mut self, bytes: &[u8]) -> Result<(usize, usize), Error> {

@@ -35,6 +35,11 @@ impl MapEntry {
         self.name.strip_suffix(" (deleted)").unwrap_or(&self.name)
     }
 
+    /// Whether it holds the same wherever it is mapped, in whatever process: a file's contents, or the kernel's vDSO.
+    pub fn is_shared(&self) -> bool {
+        self.is_file() || self.name == "[vdso]"
+    }
+
     /// Whether it is a file's contents rather than anonymous memory, a device's or the kernel's.
     pub fn is_file(&self) -> bool {
         self.file.inode != 0 && self.name.starts_with('/')

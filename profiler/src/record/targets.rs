@@ -1,0 +1,458 @@
+//! Keeps the tables of the BPF side in step with the watched processes: what each has mapped, forks, execs, ends.
+
+use super::Error;
+use super::images::{Content, Image, Loaded, Mapped, ModuleIdx, Modules, bias, mapping};
+use super::loader::{Done, Job, Loader};
+use crate::addr::Bias;
+use crate::sampler::Tables;
+use crate::target::go::TlsG;
+use crate::target::maps::MapEntry;
+use crate::target::process::{self, Process};
+use profiler_abi::go::GoLayout;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a process is left alone after its mappings were read: a walk that meets an address in no mapping asks
+/// for them, and one that does so again and again would keep us busy.
+const RESCAN_PAUSE: Duration = Duration::from_millis(20);
+
+/// The watched processes.
+pub struct Targets {
+    tables: Tables,
+    loader: Loader,
+    /// Everything that was ever mapped.
+    pub modules: Modules,
+    /// Modules whose objects are being read.
+    pending: HashSet<ModuleIdx>,
+    images: HashMap<u32, Image>,
+    processes: HashMap<u32, Watched>,
+    /// Processes whose mappings have to be read again.
+    rescan: HashSet<u32>,
+    /// Processes that have ended and slots that exec has left, since the last tick. Samples of theirs may be under way
+    /// until the next one.
+    leaving: Leaving,
+    /// What there is to tell the user, since it was last taken.
+    pub warnings: Vec<String>,
+}
+
+/// What is not needed any more.
+#[derive(Debug, Default)]
+struct Leaving {
+    processes: Vec<u32>,
+    slots: Vec<u32>,
+}
+
+/// A watched process.
+#[derive(Debug)]
+struct Watched {
+    /// The process; `None` if it had ended before we could open it.
+    process: Option<Process>,
+    slot: u32,
+    scanned: Option<Instant>,
+    ended: bool,
+    /// What it had spent on a CPU before samples were taken, in nanoseconds.
+    on_cpu_before: Option<u64>,
+}
+
+impl Targets {
+    /// No process yet.
+    ///
+    /// # Errors
+    /// The system does not give another thread.
+    pub fn new(tables: Tables) -> std::io::Result<Self> {
+        Ok(Self {
+            tables,
+            loader: Loader::start()?,
+            modules: Modules::default(),
+            pending: HashSet::new(),
+            images: HashMap::new(),
+            processes: HashMap::new(),
+            rescan: HashSet::new(),
+            leaving: Leaving::default(),
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Watches a process. Its tables are complete when this returns.
+    ///
+    /// # Errors
+    /// The process cannot be looked at, or a table is full.
+    pub async fn watch(&mut self, process: Process) -> Result<(), Error> {
+        self.new_image(process.pid, Some(process))?;
+        while self.loader.is_busy() {
+            let done = self.loader.next().await;
+            self.loaded(done)?;
+        }
+        Ok(())
+    }
+
+    /// Sampling begins.
+    pub fn begin(&mut self) {
+        for watched in self.processes.values_mut() {
+            watched.on_cpu_before = watched.process.as_ref().and_then(Process::on_cpu_ns);
+        }
+    }
+
+    /// The program image in a slot.
+    pub fn image(&self, slot: u32) -> Option<&Image> {
+        self.images.get(&slot)
+    }
+
+    /// An object that was asked for; waits for ever if none was.
+    pub async fn next_object(&mut self) -> Done {
+        self.loader.next().await
+    }
+
+    /// Called every now and then: notices processes that have ended. False if none is left.
+    pub fn tick(&mut self) -> bool {
+        self.forget();
+        self.notice_ends();
+        self.processes.is_empty() || self.processes.values().any(|watched| !watched.ended)
+    }
+
+    /// A walk met an address in no mapping of process `pid`.
+    pub fn remap(&mut self, pid: u32) {
+        self.rescan.insert(pid);
+    }
+
+    /// Time that the watched processes have spent on a CPU since samples are taken, in nanoseconds, as far as they
+    /// still exist.
+    pub fn on_cpu_ns(&self) -> u64 {
+        let each = self.processes.values().filter_map(|watched| {
+            let now = watched.process.as_ref()?.on_cpu_ns()?;
+            Some(now.saturating_sub(watched.on_cpu_before?))
+        });
+        each.sum()
+    }
+
+    /// Process `parent` forked: `child` is watched with its tables.
+    pub fn forked(&mut self, child: u32, parent: u32) {
+        let Some(slot) = self.processes.get(&parent).map(|parent| parent.slot) else {
+            return;
+        };
+        let process = Process::open(child).ok();
+        let ended = process.is_none();
+        if ended {
+            self.leaving.processes.push(child);
+        }
+        self.processes.insert(
+            child,
+            Watched {
+                process,
+                slot,
+                scanned: Some(Instant::now()),
+                ended,
+                on_cpu_before: Some(0),
+            },
+        );
+    }
+
+    /// Process `pid` has called exec.
+    ///
+    /// # Errors
+    /// A table is full.
+    pub fn execed(&mut self, pid: u32) -> Result<(), Error> {
+        match Process::open(pid) {
+            Ok(process) => {
+                self.leaving
+                    .slots
+                    .extend(self.processes.get(&pid).map(|watched| watched.slot));
+                self.new_image(pid, Some(process))
+            }
+            // It has ended already; its few samples say so themselves.
+            Err(_) => {
+                if let Some(watched) = self.processes.get_mut(&pid) {
+                    watched.ended = true;
+                    self.leaving.processes.push(pid);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn new_image(&mut self, pid: u32, process: Option<Process>) -> Result<(), Error> {
+        let slot = self.tables.new_slot(GoLayout::default())?;
+        let index = slot.index;
+        let on_cpu_before = self.processes.get(&pid).and_then(|watched| watched.on_cpu_before);
+        self.tables.watch(pid, &slot)?;
+        self.images.insert(index, Image::new(slot, pid));
+        self.processes.insert(
+            pid,
+            Watched {
+                process,
+                slot: index,
+                scanned: None,
+                ended: false,
+                on_cpu_before,
+            },
+        );
+        self.scan(pid)
+    }
+
+    /// Reads the mappings of the processes whose turn it is.
+    ///
+    /// # Errors
+    /// They cannot be read though the process lives, or a table is full.
+    pub fn rescan_due(&mut self) -> Result<(), Error> {
+        let due: Vec<u32> = self
+            .rescan
+            .iter()
+            .copied()
+            .filter(|pid| {
+                let scanned = self.processes.get(pid).and_then(|watched| watched.scanned);
+                scanned.is_none_or(|at| at.elapsed() >= RESCAN_PAUSE)
+            })
+            .collect();
+        for pid in due {
+            self.rescan.remove(&pid);
+            self.scan(pid)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the mappings of a process and brings the tables of its image up to date.
+    fn scan(&mut self, pid: u32) -> Result<(), Error> {
+        let Some(watched) = self.processes.get_mut(&pid) else {
+            return Ok(());
+        };
+        watched.scanned = Some(Instant::now());
+        let slot = watched.slot;
+        let Some(process) = &watched.process else {
+            return Ok(());
+        };
+        let mut entries = match process.maps() {
+            Ok(entries) => entries,
+            // It is ending; `notice_ends` will see that.
+            Err(process::Error::Gone { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        entries.retain(|entry| entry.executable);
+        if self
+            .images
+            .get(&slot)
+            .is_none_or(|image| image.entries == entries)
+        {
+            return Ok(());
+        }
+        for entry in &entries {
+            let at = self.modules.intern(pid, entry);
+            if matches!(self.modules.get(at).content, Content::Pending) && self.pending.insert(at) {
+                self.request(pid, entry, at);
+            }
+        }
+        if let Some(image) = self.images.get_mut(&slot) {
+            image.modules = entries
+                .iter()
+                .map(|entry| self.modules.intern(pid, entry))
+                .collect();
+            image.entries = entries;
+        }
+        self.publish(slot)
+    }
+
+    /// Asks for the object of a new module, unless another module has it already.
+    fn request(&mut self, pid: u32, entry: &MapEntry, at: ModuleIdx) {
+        let twin = self.modules.iter().find_map(|(_, module)| match &module.content {
+            Content::Object(loaded, _) if entry.is_file() && module.entry.file == entry.file => {
+                Some(Arc::clone(loaded))
+            }
+            _ => None,
+        });
+        if let Some(loaded) = twin {
+            self.pending.remove(&at);
+            let content = place(loaded, &self.modules.get(at).entry);
+            self.modules.set(at, content);
+            return;
+        }
+        self.loader.request(Job {
+            pid,
+            entry: entry.clone(),
+            module: at,
+        });
+    }
+
+    /// Takes an object that was asked for.
+    ///
+    /// # Errors
+    /// A table is full.
+    pub fn loaded(&mut self, done: Done) -> Result<(), Error> {
+        let Done {
+            job,
+            object,
+            ext_rules,
+        } = done;
+        self.tables.add_ext_rules(&ext_rules)?;
+        let at = job.module;
+        let content = match object {
+            Ok(object) => {
+                for problem in &object.problems {
+                    self.warnings.push(format!("{}: {problem}", job.entry.name));
+                }
+                let table = self.tables.add_object(object.n_regions, &object.regions)?;
+                let loaded = Loaded {
+                    object: Mutex::new(*object),
+                    table,
+                };
+                place(Arc::new(loaded), &self.modules.get(at).entry)
+            }
+            Err(reason) => {
+                if let Some((pid, entry)) = self.another_with(at, job.pid) {
+                    self.loader.request(Job {
+                        pid,
+                        entry,
+                        module: at,
+                    });
+                    return Ok(());
+                }
+                Content::Bare(reason)
+            }
+        };
+        self.pending.remove(&at);
+        self.modules.set(at, content);
+        let slots: Vec<u32> = self
+            .images
+            .iter()
+            .filter(|(_, image)| image.modules.contains(&at))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in slots {
+            self.publish(slot)?;
+        }
+        Ok(())
+    }
+
+    /// If process `pid`, from which a module could not be read, has ended: another one that has it, and where.
+    fn another_with(&self, at: ModuleIdx, pid: u32) -> Option<(u32, MapEntry)> {
+        let is_alive = |pid: u32| {
+            let process = self
+                .processes
+                .get(&pid)
+                .and_then(|watched| watched.process.as_ref());
+            process.is_some_and(|process| !has_ended(process))
+        };
+        if is_alive(pid) {
+            return None;
+        }
+        self.images
+            .values()
+            .filter(|image| image.pid != pid && is_alive(image.pid))
+            .find_map(|image| {
+                let index = image.modules.iter().position(|&module| module == at)?;
+                Some((image.pid, image.entries.get(index)?.clone()))
+            })
+    }
+
+    /// Makes the mappings of an image, as far as they are known, those that walks use from now on.
+    fn publish(&mut self, slot: u32) -> Result<(), Error> {
+        let Some(image) = self.images.get_mut(&slot) else {
+            return Ok(());
+        };
+        let mut mapped = Vec::with_capacity(image.entries.len());
+        let mut mappings = Vec::with_capacity(image.entries.len());
+        let mut go = None;
+        for (entry, &at) in image.entries.iter().zip(&image.modules) {
+            let module = self.modules.get(at);
+            if go.is_none() {
+                go = module
+                    .object(entry)
+                    .and_then(|(loaded, bias)| go_layout(image.pid, loaded, bias));
+            }
+            mappings.push(mapping(entry, module));
+            mapped.push(Mapped::new(entry, at, &self.modules));
+        }
+        if let Some(go) = go {
+            self.tables.set_go(&image.slot, go);
+        }
+        let generation = self.tables.publish(&mut image.slot, &mappings)?;
+        image.add_generation(generation, mapped.into());
+        Ok(())
+    }
+
+    /// Stops watching processes that have ended.
+    fn notice_ends(&mut self) {
+        for (pid, watched) in &mut self.processes {
+            if let Some(process) = &watched.process
+                && !watched.ended
+                && has_ended(process)
+            {
+                watched.ended = true;
+                self.tables.unwatch(*pid);
+                self.leaving.processes.push(*pid);
+            }
+        }
+    }
+
+    /// Gives the places of processes that had ended by the last tick to others.
+    fn forget(&mut self) {
+        let Leaving { processes, mut slots } = std::mem::take(&mut self.leaving);
+        for pid in processes {
+            // Unless its number has been given to another process in the meantime.
+            if self.processes.get(&pid).is_some_and(|watched| watched.ended)
+                && let Some(watched) = self.processes.remove(&pid)
+            {
+                slots.push(watched.slot);
+            }
+        }
+        for slot in slots {
+            if self.processes.values().all(|watched| watched.slot != slot)
+                && let Some(image) = self.images.remove(&slot)
+            {
+                self.tables.remove_slot(image.slot);
+            }
+        }
+    }
+
+    /// The Go release of a program with a Go runtime, as a fact.
+    pub fn go_version(&self) -> Option<(String, String)> {
+        self.modules.iter().find_map(|(_, module)| {
+            let Content::Object(loaded, _) = &module.content else {
+                return None;
+            };
+            let object = loaded.object.lock().ok()?;
+            let go = object.go.as_ref()?;
+            Some(("go".to_owned(), go.version.as_ref()?.to_string()))
+        })
+    }
+}
+
+/// A module with an object, loaded where `entry` has it.
+fn place(loaded: Arc<Loaded>, entry: &MapEntry) -> Content {
+    let svma = loaded.object.lock().ok().and_then(|object| {
+        // The vDSO is an image in memory: the kernel maps its one segment from the start.
+        object
+            .symbols
+            .svma_of_offset(if entry.is_file() { entry.offset } else { 0 })
+    });
+    match svma {
+        Some(svma) => Content::Object(loaded, bias(entry, svma)),
+        None => Content::Bare("the mapping is of no segment of the file".into()),
+    }
+}
+
+/// What the walk has to know of the Go runtime in a module, if there is one.
+fn go_layout(pid: u32, loaded: &Loaded, bias: Bias) -> Option<GoLayout> {
+    let object = loaded.object.lock().ok()?;
+    let go = object.go.as_ref()?;
+    let tls_g = match go.tls {
+        TlsG::Fixed(offset) => offset,
+        TlsG::GotSlot(slot) => {
+            let bytes = Process::open(pid).ok()?.memory(slot.to_avma(bias).0, 8).ok()?;
+            i64::from_le_bytes(*bytes.first_chunk()?)
+        }
+    };
+    Some(go.abi(bias, tls_g))
+}
+
+fn has_ended(process: &Process) -> bool {
+    let mut fds = [PollFd::new(&process.pidfd, PollFlags::IN)];
+    poll(
+        &mut fds,
+        Some(&Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        }),
+    )
+    .is_ok_and(|ready| ready > 0)
+}
