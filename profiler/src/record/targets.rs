@@ -117,6 +117,20 @@ impl Targets {
         self.rescan.insert(pid);
     }
 
+    /// From now on threads of process `pid` are asked what their hooks say, by this signal, and not more than
+    /// `per_window` of them in a tenth of a second; or, with signal 0, not any more.
+    pub fn ask(&mut self, pid: u32, signal: u32, per_window: u32) {
+        let slot = self.processes.get(&pid).map(|watched| watched.slot);
+        if let Some(image) = slot.and_then(|slot| self.images.get(&slot)) {
+            self.tables.ask(&image.slot, signal, per_window);
+        }
+    }
+
+    /// Thread `tid` has answered: it may be asked again.
+    pub fn answered(&mut self, tid: u32) {
+        self.tables.answered(tid);
+    }
+
     /// Time that the watched processes have spent on a CPU since samples are taken, in nanoseconds, as far as they
     /// still exist.
     pub fn on_cpu_ns(&self) -> u64 {
