@@ -3,7 +3,7 @@
 use crate::gopclntab::Pclntab;
 use crate::symbolize;
 use crate::target::go::GoRuntime;
-use crate::unwind::{Coverage, ExtTable, Rows, dwarf, go, table};
+use crate::unwind::{Coverage, ExtTable, Rows, danger, dwarf, go, table};
 use bytes::Bytes;
 use profiler_abi::table::REGION_SHIFT;
 
@@ -28,11 +28,11 @@ pub struct Object {
 const MAX_REGIONS: u32 = 1 << 20;
 
 impl Object {
-    /// Reads an object file. Extended rules go to `ext`, which all objects of a recording share.
+    /// Reads the object file that a process has at `path`. Extended rules go to `ext`, which all objects of a recording share.
     ///
     /// # Errors
     /// The bytes are not an ELF file for this machine, or damaged beyond use.
-    pub fn read(bytes: &Bytes, ext: &mut ExtTable) -> Result<Self, String> {
+    pub fn read(path: &str, bytes: &Bytes, ext: &mut ExtTable) -> Result<Self, String> {
         let file = object::File::parse(&bytes[..]).map_err(|error| error.to_string())?;
         let symbols = symbolize::Object::parse(bytes.clone(), None).map_err(|error| error.to_string())?;
         let mut problems = Vec::new();
@@ -60,7 +60,13 @@ impl Object {
             layers.push(code.layer);
         }
         layers.extend([frames.eh_frame, frames.debug_frame]);
-        let rows = Rows::overlay(layers, &dwarf::text(&file));
+        let text = dwarf::text(&file);
+        let mut rows = Rows::overlay(layers, &text);
+        rows.mark(&if danger::is_zone(path) {
+            text
+        } else {
+            danger::zones(&file)
+        });
         let regions = table::encode(&rows);
         let n_regions = regions.last().map_or(0, |(number, _)| number + 1);
         if n_regions > MAX_REGIONS {

@@ -73,6 +73,18 @@ impl Session {
         self.targets.watch(process).await
     }
 
+    /// From now on sampled threads of process `pid` are asked by this signal what their traceback hooks say, not more
+    /// than `per_window` of them in a tenth of a second; or, with signal 0, not any more. The process must handle the
+    /// signal.
+    pub fn ask(&mut self, pid: u32, signal: u32, per_window: u32) {
+        self.targets.ask(pid, signal, per_window);
+    }
+
+    /// Thread `tid` has answered: it may be asked again.
+    pub fn answered(&mut self, tid: u32) {
+        self.targets.answered(tid);
+    }
+
     /// Starts to sample.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
 //! Asking sampled threads, on the running kernel.
 
 use super::{Options, Session};
+use crate::addr::Svma;
 use crate::sampler::{self, NotAsked, Record, parse};
+use crate::target::maps::MapEntry;
 use crate::target::process::Process;
+use crate::unwind::danger;
 use profiler_abi::sample::{Header, UserWord};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -53,7 +56,7 @@ async fn ask(pid: u32, per_window: u32, time: Duration) -> (Places, sampler::Cou
     })
     .unwrap();
     session.watch(Process::open(pid).unwrap()).await.unwrap();
-    session.targets.ask(pid, SIGNAL, per_window);
+    session.ask(pid, SIGNAL, per_window);
     session.start().unwrap();
     let begun = Instant::now();
     let mut asked = Places::new();
@@ -61,7 +64,7 @@ async fn ask(pid: u32, per_window: u32, time: Duration) -> (Places, sampler::Cou
         drain(&mut session, &mut asked);
         std::thread::yield_now();
     }
-    session.targets.ask(pid, 0, 0);
+    session.ask(pid, 0, 0);
     session.sampler.stop();
     drain(&mut session, &mut asked);
     (asked, session.sampler.counts().unwrap())
@@ -83,7 +86,7 @@ fn drain(session: &mut Session, asked: &mut Places) {
         }
     }
     for tid in tids {
-        session.targets.answered(tid);
+        session.answered(tid);
     }
 }
 
@@ -112,26 +115,41 @@ fn finish(mut child: Child, mut output: impl Read) -> Places {
     handled
 }
 
+/// Whether the code at `pc` is of the allocator of the C library, whose text is at its offset in the file.
+fn is_in_allocator(maps: &[MapEntry], pc: u64) -> bool {
+    let Some(entry) = maps.iter().find(|entry| (entry.start..entry.end).contains(&pc)) else {
+        return false;
+    };
+    let Ok(bytes) = std::fs::read(entry.path()) else {
+        return false;
+    };
+    let file = object::File::parse(&bytes[..]).unwrap();
+    let address = Svma(pc - entry.start + entry.offset);
+    danger::zones(&file).iter().any(|zone| zone.contains(&address))
+}
+
 #[tokio::test]
 async fn threads_are_asked_where_they_were_sampled_and_only_if_they_can_be() {
     let folder = tempfile::tempdir().unwrap();
     let (child, output) = target(&folder);
+    let maps = Process::open(child.id()).unwrap().maps().unwrap();
     let (asked, counts) = ask(child.id(), u32::MAX, Duration::from_secs(2)).await;
     let handled = finish(child, output);
 
-    // Every signal was handled, at the very instruction of its sample.
+    // Every signal was handled, at the very instruction of its sample, and none of them in the allocator.
     assert_eq!(asked, handled);
+    assert!(asked.keys().all(|&(_, pc)| !is_in_allocator(&maps, pc)));
     let total: u64 = asked.values().sum();
     assert_eq!(counts.asked, total);
     assert!(total > 100, "only {total} were asked");
     let threads: std::collections::BTreeSet<u32> = asked.keys().map(|&(tid, _)| tid).collect();
     assert_eq!(
         threads.len(),
-        3,
-        "two that work and one that sleeps, not the others"
+        4,
+        "all but the deaf one and the one without a stack"
     );
     for (reason, n) in counts.not_asked {
-        let expected = matches!(reason, NotAsked::Blocked | NotAsked::NoStack);
+        let expected = matches!(reason, NotAsked::Blocked | NotAsked::NoStack | NotAsked::Danger);
         assert!(!expected || n > 0, "{reason:?}: {n}");
     }
 }

@@ -59,6 +59,20 @@ static void *stackless(void *unused) {
   return unused;
 }
 
+static void *allocating(void *unused) {
+  alternate_stack();
+  while (!over) {
+    for (int i = 0; i < 100; i++) {
+      char *block = malloc(100 + i);
+      if (!block) abort();
+      __asm__ volatile("" : : "r"(block) : "memory");
+      free(block);
+    }
+    work();
+  }
+  return unused;
+}
+
 static void *sleeper(void *unused) {
   alternate_stack();
   while (!over) {
@@ -72,7 +86,7 @@ static void *sleeper(void *unused) {
 int main(void) {
   struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
   sigaction(SIGNAL, &action, NULL);
-  void *(*const kinds[])(void *) = {willing, willing, deaf, stackless, sleeper};
+  void *(*const kinds[])(void *) = {willing, willing, deaf, stackless, sleeper, allocating};
   enum { N = sizeof kinds / sizeof *kinds };
   pthread_t threads[N];
   for (int i = 0; i < N; i++) pthread_create(&threads[i], NULL, kinds[i], NULL);
