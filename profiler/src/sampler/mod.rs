@@ -2,11 +2,13 @@
 
 mod btf;
 mod drain;
+mod sideband;
 mod space;
 mod sys;
 mod tables;
 
 pub use drain::{RawSample, Record, parse};
+pub use sideband::{NewCode, Remapped};
 pub use tables::{ObjectTable, Slot, Tables};
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
@@ -14,6 +16,7 @@ use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, S
 use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
 use btf::Btf;
 use profiler_abi::table::{Config, Counter};
+use sideband::Sideband;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use tokio::io::unix::AsyncFd;
@@ -79,6 +82,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The kernel does not report new mappings.
+    #[error("cannot listen for new mappings of code")]
+    Sideband(#[source] io::Error),
     /// A table is full.
     #[error("the table of {what} is full")]
     Full {
@@ -204,6 +210,7 @@ pub struct Sampler {
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
     options: Options,
+    sideband: Option<Sideband>,
 }
 
 impl Sampler {
@@ -265,12 +272,13 @@ impl Sampler {
                 ring,
                 counters,
                 options,
+                sideband: None,
             },
             tables,
         ))
     }
 
-    /// Follows forks and execs of watched processes from now on.
+    /// Follows forks, execs and new code of watched processes from now on.
     ///
     /// # Errors
     /// The kernel refused to attach.
@@ -280,7 +288,22 @@ impl Sampler {
                 .attach(tracepoint)
                 .map_err(refused("attach", name))?;
         }
+        self.sideband = Some(Sideband::open(&online_cpus()?).map_err(Error::Sideband)?);
         Ok(())
+    }
+
+    /// Readable when a process has mapped new code.
+    ///
+    /// # Errors
+    /// No descriptor is left, or the event loop cannot take it.
+    pub fn remapped_readiness(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        let sideband = self.sideband.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        sys::readiness(sideband.readiness()?)
+    }
+
+    /// What code was mapped since the last call.
+    pub fn remapped(&mut self) -> Remapped {
+        self.sideband.as_mut().map(Sideband::take).unwrap_or_default()
     }
 
     /// Starts the sampling clock of every CPU.
@@ -288,10 +311,9 @@ impl Sampler {
     /// # Errors
     /// The kernel refused to attach.
     pub fn start(&mut self) -> Result<(), Error> {
-        let cpus = aya::util::online_cpus().map_err(|(what, source)| Error::Cpus { what, source })?;
         let period = 1_000_000_000 / self.options.frequency_hz;
         let clock = program::<PerfEvent>(&mut self.bpf, "sample")?;
-        for cpu in cpus {
+        for cpu in online_cpus()? {
             clock
                 .attach(
                     PerfEventConfig::Software(SoftwareEvent::CpuClock),
@@ -351,6 +373,10 @@ impl Sampler {
             not_asked,
         })
     }
+}
+
+fn online_cpus() -> Result<Vec<u32>, Error> {
+    aya::util::online_cpus().map_err(|(what, source)| Error::Cpus { what, source })
 }
 
 fn program<'b, P>(bpf: &'b mut aya::Ebpf, name: &'static str) -> Result<&'b mut P, Error>
