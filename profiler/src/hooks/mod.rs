@@ -8,7 +8,9 @@
 pub mod answer;
 pub mod join;
 pub mod symbolizer;
+pub mod table;
 
 pub use answer::{Answer, PcList};
 pub use join::Join;
 pub use symbolizer::Symbolizer;
+pub use table::Table;
