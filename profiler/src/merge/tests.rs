@@ -343,6 +343,22 @@ fn a_hook_speaks_for_c_in_which_the_walk_got_lost() {
     }
 }
 
+#[test]
+fn a_context_speaks_for_what_follows_whatever_that_is() {
+    let answer = answer(&[], &[(2, &[0x200])]);
+    let callback = [exact(GO), caller(CGOCALLBACK), UserWord::CONTEXT_TAG, 2];
+    for (rest, expected) in [
+        (&[caller(C), caller(ASMCGOCALL)][..], &["hook 200", "11000"][..]),
+        (&[caller(ASMCGOCALL), caller(GO)], &["hook 200", "11000", "10000"]),
+        (
+            &[caller(CROSSCALL2), caller(ASMCGOCALL)],
+            &["13000", "hook 200", "11000"],
+        ),
+    ] {
+        assert_eq!(shown(&[&callback, rest].concat(), &answer)[2..], *expected);
+    }
+}
+
 /// The addresses of a C stack that is `n` frames deep.
 fn stack(n: u64) -> Vec<u64> {
     (0..n).map(|i| C + 0x10 * i).collect()

@@ -70,13 +70,16 @@ fn without_an_answer_the_sample_stands_alone_and_the_answer_is_late() {
             ..Default::default()
         }
     );
-    // It is forgiven once; and after a while nobody remembers.
+    // One sample makes one answer late; and after a while nobody remembers.
+    join.answer(answer(1, 0x10), 8 + WAIT_NS);
+    join.advance(8 + 2 * WAIT_NS);
+    assert_eq!((join.counts().late, join.counts().no_sample), (1, 1));
     join.sample(asked(1, 0x10, 9 + WAIT_NS), "b");
     join.advance(9 + 2 * WAIT_NS);
     join.advance(9 + 2 * WAIT_NS + LATE_NS);
     join.answer(answer(1, 0x10), 9 + 2 * WAIT_NS + LATE_NS);
     join.close();
-    assert_eq!((join.counts().late, join.counts().no_sample), (1, 1));
+    assert_eq!((join.counts().late, join.counts().no_sample), (1, 2));
 }
 
 #[test]

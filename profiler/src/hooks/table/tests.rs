@@ -160,7 +160,7 @@ fn a_program_without_a_table_has_none() {
 #[test]
 fn something_else_of_that_name_is_refused() {
     for source in [
-        format!("void {SYMBOL}(void) {{}}"),
+        format!("void {SYMBOL}(volatile long *p) {{ p[1] = p[2] * p[3] / p[4] + p[5] * p[6] / p[7]; }}"),
         format!("long {SYMBOL}[3] = {{1}};"),
     ] {
         let file = build("gcc -shared -fPIC -x c", &source);
