@@ -20,3 +20,5 @@ pub mod format;
 pub mod sampler;
 
 pub mod record;
+
+pub mod inspect;

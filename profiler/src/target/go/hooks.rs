@@ -8,7 +8,7 @@
 //! too: `runtime.cgoSigtramp` and the setter. All must agree.
 
 use super::sigtramp::{self, SigTramp};
-use super::{GoRuntime, Source, body, code, word};
+use super::{GoRuntime, ReadMemory, Source, body, code, word};
 use crate::addr::{Avma, Bias, Svma};
 use crate::gopclntab::{Image, Pclntab};
 use bytes::Bytes;
@@ -164,11 +164,11 @@ impl HookVariables {
         }))
     }
 
-    /// Reads what a process has, where the object has `bias`; `read` reads so many bytes at an address.
+    /// Reads what a process has, where the object has `bias`.
     ///
     /// # Errors
     /// What `read` says.
-    pub fn read(&self, bias: Bias, read: &dyn Fn(Avma, usize) -> io::Result<Vec<u8>>) -> io::Result<Hooks> {
+    pub fn read(&self, bias: Bias, read: ReadMemory<'_>) -> io::Result<Hooks> {
         let value = |variable: Svma| {
             let value = word(read, variable.to_avma(bias))?;
             Ok::<_, io::Error>((value != 0).then_some(Avma(value)))

@@ -183,8 +183,11 @@ fn code(image: &Image, function: &Function<'_>, limit: u64) -> Option<Bytes> {
     image.bytes(function.entry().0, size.min(limit))
 }
 
-/// The word at `address` in a process; `read` reads so many bytes of its memory there.
-fn word(read: &dyn Fn(Avma, usize) -> io::Result<Vec<u8>>, address: Avma) -> io::Result<u64> {
+/// Reads so many bytes at an address of a process.
+pub type ReadMemory<'a> = &'a dyn Fn(Avma, usize) -> io::Result<Vec<u8>>;
+
+/// The word at an address of a process.
+fn word(read: ReadMemory<'_>, address: Avma) -> io::Result<u64> {
     let bytes = read(address, 8)?;
     let word = bytes.first_chunk().ok_or(io::ErrorKind::UnexpectedEof)?;
     Ok(u64::from_le_bytes(*word))

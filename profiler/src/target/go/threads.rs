@@ -14,13 +14,14 @@
 //! The process runs while it is read, so what is found is a glimpse: each M is true, but not at the same moment.
 
 use super::hooks::{Error, LEN};
-use super::{GoRuntime, Layout, body, code, word};
+use super::{GoRuntime, Layout, ReadMemory, body, code, word};
 use crate::addr::{Avma, Bias, Svma};
 use crate::gopclntab::{Image, Pclntab};
 use bytes::Bytes;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Register};
 use object::{Object, ObjectSymbol};
 use std::io;
+use std::ops::Range;
 
 /// The function that puts a thread into the list.
 const ADD: &str = "runtime.mcommoninit";
@@ -131,16 +132,12 @@ impl Threads {
         }
     }
 
-    /// Reads the threads of a process where the object has `bias`; `read` reads so many bytes at an address. Those
+    /// Reads the threads of a process where the object has `bias`. Those
     /// that are only just being made are left out.
     ///
     /// # Errors
     /// [`ReadError`] if the memory cannot be read or is not as Go has it.
-    pub fn read(
-        &self,
-        bias: Bias,
-        read: &dyn Fn(Avma, usize) -> io::Result<Vec<u8>>,
-    ) -> Result<Vec<Thread>, ReadError> {
+    pub fn read(&self, bias: Bias, read: ReadMemory<'_>) -> Result<Vec<Thread>, ReadError> {
         let mut threads = Vec::new();
         let mut m = Avma(word(read, self.allm.to_avma(bias))?);
         for _ in 0..MAX_THREADS {
@@ -153,11 +150,7 @@ impl Threads {
         Err(ReadError::TooMany)
     }
 
-    fn thread(
-        &self,
-        m: Avma,
-        read: &dyn Fn(Avma, usize) -> io::Result<Vec<u8>>,
-    ) -> Result<Option<Thread>, ReadError> {
+    fn thread(&self, m: Avma, read: ReadMemory<'_>) -> Result<Option<Thread>, ReadError> {
         let layout = &self.layout;
         let g0 = Avma(word(read, at(m, layout.m_g0))?);
         if g0 == Avma(0) {
@@ -185,11 +178,7 @@ impl Threads {
         }))
     }
 
-    fn goroutine(
-        &self,
-        g: Avma,
-        read: &dyn Fn(Avma, usize) -> io::Result<Vec<u8>>,
-    ) -> Result<Goroutine, ReadError> {
+    fn goroutine(&self, g: Avma, read: ReadMemory<'_>) -> Result<Goroutine, ReadError> {
         // The length first: the array is replaced before it grows (runtime/cgocall.go, `cgocallbackg1`).
         let slice = at(g, self.layout.g_cgo_ctxt);
         let contexts = word(read, at(slice, LEN))?;
@@ -202,6 +191,11 @@ impl Threads {
             contexts,
         })
     }
+}
+
+/// The code of `runtime.futex`, in which threads wait that have nothing to do.
+pub fn wait_function(pclntab: &Pclntab) -> Option<Range<Svma>> {
+    body(pclntab, "runtime.futex").map(|function| function.entry()..function.end())
 }
 
 /// `offset` bytes above `address`.

@@ -56,7 +56,7 @@ impl Facts {
     fn traceback_hook(&self) -> Condition {
         let of = |outcome, fact: &str| condition(Requirement::TracebackHook, outcome, fact);
         match &self.runtime {
-            Runtime::Absent => of(Outcome::Fails, "nothing can register one"),
+            Runtime::Absent => of(Outcome::Unknown, "there is no Go runtime to register one with"),
             Runtime::NotUnderstood(_) => of(Outcome::Unknown, "the Go runtime is not understood"),
             Runtime::Understood { hooks: None, .. } => of(
                 Outcome::Fails,
@@ -78,7 +78,7 @@ impl Facts {
 
     fn layout(&self) -> Condition {
         match &self.runtime {
-            Runtime::Absent => condition(Requirement::Layout, Outcome::Fails, "there is no Go runtime"),
+            Runtime::Absent => condition(Requirement::Layout, Outcome::Unknown, "there is no Go runtime"),
             Runtime::NotUnderstood(why) => condition(Requirement::Layout, Outcome::Fails, why.clone()),
             Runtime::Understood { layout, .. } => condition(
                 Requirement::Layout,

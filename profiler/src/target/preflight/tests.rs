@@ -103,7 +103,7 @@ fn a_verdict_names_what_fails_and_forgives_what_is_unknown() {
 }
 
 #[test]
-fn a_process_without_a_go_runtime_has_no_hooks() {
+fn a_process_without_a_go_runtime_is_refused_once() {
     let also = [
         Requirement::TracebackHook,
         Requirement::Layout,
@@ -111,6 +111,10 @@ fn a_process_without_a_go_runtime_has_no_hooks() {
     ];
     let condition = after(Requirement::Cgo, &also, |facts| facts.runtime = Runtime::Absent);
     assert_eq!(condition.outcome, Outcome::Fails);
+    let mut facts = good();
+    facts.runtime = Runtime::Absent;
+    facts.tasks[0].status.caught = 0;
+    assert!(matches!(verdict(&facts.conditions()), Verdict::No(failing) if failing.len() == 1));
 }
 
 #[test]
