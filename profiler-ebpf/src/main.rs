@@ -10,6 +10,7 @@ mod bpf {
     mod record;
     mod sample;
     mod tasks;
+    mod trigger;
 
     #[panic_handler]
     fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -9,6 +9,7 @@ use profiler_tests::profiler::{Recorder, Recording, record};
 use profiler_tests::programs::{self, Form, GO_TOOLCHAINS, Program};
 use profiler_tests::target::Target;
 use std::process::Command;
+use std::time::Duration;
 
 /// Share of samples in user mode that must be true chains, in percent.
 const EXACT: f64 = 99.5;
@@ -88,10 +89,37 @@ fn a_library_that_is_loaded_during_the_recording() -> Result<()> {
     let mut recorder = Recorder::start(arguments(&target))?;
     recorder.wait_until_sampling()?;
     target.command("load")?;
-    ensure!(target.read_line()? == "loaded");
+    ensure!(target.read_line()?.starts_with("loaded "));
     let recording = recorder.wait()?;
     ensure!(target.finish()?.status.success());
     judge(&program, &recording, &["own_leaf", "plugin_outer", "plugin_leaf"])
+}
+
+#[test]
+fn a_library_that_takes_the_place_of_another() -> Result<()> {
+    let _guard = exclusive();
+    let first = programs::native_library("dlopen_late/plugin.c")?;
+    let second = programs::native_library("dlopen_late/second.c")?;
+    let program = programs::native("dlopen_late/dlopen_late.c")?;
+    let mut command = program.command();
+    command.args([&first.path, &second.path]);
+
+    let mut target = Target::start(command)?;
+    target.command("load")?;
+    let before = target.read_line()?;
+    let mut recorder = Recorder::start(arguments(&target))?;
+    recorder.wait_until_sampling()?;
+    target.work_for(Duration::from_secs(1))?;
+    target.command("load")?;
+    let after = target.read_line()?;
+    ensure!(before == after, "the trap is not set: {before} is not {after}");
+    let recording = recorder.wait()?;
+    ensure!(target.finish()?.status.success());
+    judge(
+        &program,
+        &recording,
+        &["plugin_leaf", "second_outer", "second_leaf"],
+    )
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub mod programs;
 pub mod snapshot;
 pub mod stats;
 pub mod target;
+pub mod testprogcgo;
 
 /// Lets one end-to-end test run at a time: each wants the CPUs to itself.
 ///

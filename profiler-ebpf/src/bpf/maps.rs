@@ -21,6 +21,14 @@ pub static CONFIG: Config = Config {
     follow_children: 0,
     wakeup_bytes: 0,
     period_ns: 0,
+    task_flags: 0,
+    task_blocked: 0,
+    task_pending: 0,
+    task_signal: 0,
+    signal_pending: 0,
+    task_altstack: 0,
+    task_altstack_size: 0,
+    padding: 0,
 };
 
 /// The configuration, read so that the compiler cannot take the value above for granted.
@@ -33,6 +41,10 @@ pub fn config() -> &'static Config {
 /// Watched processes: tgid → index in [`SLOTS`]. Room for every process that a large host runs.
 #[btf_map]
 pub static PROCS: HashMap<u32, u32, 16384> = HashMap::new();
+
+/// Threads that were asked what their hooks say: tid → when. User space removes those that answered.
+#[btf_map]
+pub static ASKED: HashMap<u32, u64, 16384> = HashMap::new();
 
 /// What is known of each watched program image.
 #[btf_map]

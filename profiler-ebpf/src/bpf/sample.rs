@@ -3,6 +3,7 @@
 use super::machine::Bpf;
 use super::maps::{PROCS, SCRATCH, SLOTS, Scratch, config, count};
 use super::record::{send_request, send_sample};
+use super::trigger;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{
@@ -84,7 +85,14 @@ fn try_sample(ctx: &PerfEventContext) -> Option<()> {
         kernel_stack(ctx, scratch);
     }
     let (stop, n_words) = match SLOTS.get_ptr(slot_index) {
-        Some(slot) => user_stack(scratch, slot, tgid, slot_index),
+        Some(slot) => {
+            let walked = user_stack(scratch, slot, tgid, slot_index);
+            if !in_kernel && walked.0 != StopReason::NoUserStack {
+                // SAFETY: no precondition; the kernel gives a pointer that it trusts.
+                trigger::ask(scratch, slot, unsafe { bpf_get_current_task_btf() });
+            }
+            walked
+        }
         // ProcSlot::PENDING: the process has just called exec.
         None => (StopReason::TablesPending, 0),
     };

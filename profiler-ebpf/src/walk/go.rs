@@ -76,6 +76,7 @@ fn asmcgocall<M: Machine>(state: &mut State, machine: &mut M, slot: u32) -> Resu
         .word(g.wrapping_add(go.g_stack_hi as u64))
         .ok_or(StopReason::BadCgoCall)?;
     state.system_sp = state.sp;
+    state.left_c = 1;
     caller_of_record(state, machine, hi.wrapping_sub(depth)).or(Err(StopReason::BadCgoCall))
 }
 

@@ -73,6 +73,10 @@ pub struct State {
     pub system_sp: u64,
     /// Words pushed so far.
     pub n_words: u64,
+    /// A frame is in a danger zone. 0 or 1.
+    pub danger: u64,
+    /// The walk went from C to the Go code that called it, so a traceback hook has something to say. 0 or 1.
+    pub left_c: u64,
 }
 
 /// Makes one step: records the frame that `state` stands in and moves to its caller.
@@ -103,6 +107,7 @@ pub fn step<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopRe
             return Err(stop);
         }
     };
+    state.danger |= rule.is_dangerous() as u64;
     // Nothing calls a signal trampoline: where the handler returns to is its first instruction.
     let is_exact = state.exact != 0 || matches!(rule.kind(), Kind::SigFrame);
     let frame = UserWord::frame(state.pc, is_exact);
@@ -191,4 +196,6 @@ pub fn start<M: Machine>(state: &mut State, machine: &M) {
     state.callbacks = 0;
     state.system_sp = 0;
     state.n_words = 0;
+    state.danger = 0;
+    state.left_c = 0;
 }

@@ -71,9 +71,10 @@ impl GoSwitch {
 /// ```text
 /// bits 0..3   kind
 /// Sp, Bp:     bits 3..8   n: caller's frame pointer is at CFA − 8·n (0: it is still in the register)
-///             bits 8..32  CFA offset / 8
-/// Ext:        bits 3..32  index
-/// Go:         bits 3..8   GoSwitch, bits 8..32 its parameter
+///             bits 8..31  CFA offset / 8
+/// Ext:        bits 3..31  index
+/// Go:         bits 3..8   GoSwitch, bits 8..31 its parameter
+/// all:        bit 31      the code is in a danger zone
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(transparent)]
@@ -90,7 +91,20 @@ impl Rule {
     pub const SIG_FRAME: Self = Self(Kind::SigFrame as u32);
 
     const BP_SLOT_MAX: i64 = 31;
-    const OFFSET_MAX: i64 = (1 << 24) - 1;
+    const OFFSET_MAX: i64 = (1 << 23) - 1;
+    const DANGER: u32 = 1 << 31;
+
+    /// The rule of code that may not be interrupted by a signal whose handler calls foreign code: it may hold a lock
+    /// that the handler needs.
+    pub const fn dangerous(self) -> Self {
+        Self(self.0 | Self::DANGER)
+    }
+
+    /// Whether the code is in a danger zone.
+    #[inline(always)]
+    pub const fn is_dangerous(self) -> bool {
+        self.0 & Self::DANGER != 0
+    }
 
     /// CFA = sp + `cfa_offset`, caller's frame pointer at CFA + `bp_offset` (bytes; `None`: unchanged).
     /// `None` if the numbers do not fit the packed form.
@@ -145,7 +159,7 @@ impl Rule {
     /// `Sp` and `Bp`: offset of the CFA, in bytes.
     #[inline(always)]
     pub const fn cfa_offset(self) -> u64 {
-        (self.0 >> 8) as u64 * 8
+        ((self.0 & !Self::DANGER) >> 8) as u64 * 8
     }
 
     /// `Sp` and `Bp`: how far below the CFA the caller's frame pointer is, in bytes; 0 if it was not saved.
@@ -157,7 +171,7 @@ impl Rule {
     /// `Ext`: index of the extended rule.
     #[inline(always)]
     pub const fn ext_index(self) -> u32 {
-        self.0 >> 3
+        (self.0 & !Self::DANGER) >> 3
     }
 
     /// `Go`: number of the [`GoSwitch`].
@@ -169,7 +183,7 @@ impl Rule {
     /// `Go`: parameter of the switch.
     #[inline(always)]
     pub const fn go_parameter(self) -> u32 {
-        self.0 >> 8
+        (self.0 & !Self::DANGER) >> 8
     }
 }
 
@@ -215,7 +229,7 @@ mod tests {
 
     #[test]
     fn packed_numbers_come_back() {
-        for cfa in [8, 16, 4096, ((1 << 24) - 1) * 8] {
+        for cfa in [8, 16, 4096, ((1 << 23) - 1) * 8] {
             for bp in [None, Some(-16), Some(-248)] {
                 let rule = Rule::sp(cfa, bp).expect("fits");
                 assert_eq!(rule.kind(), Kind::Sp);
@@ -226,10 +240,24 @@ mod tests {
     }
 
     #[test]
+    fn a_danger_zone_changes_nothing_else() {
+        let rule = Rule::sp(((1 << 23) - 1) * 8, Some(-16)).expect("fits");
+        let marked = rule.dangerous();
+        assert!(marked.is_dangerous() && !rule.is_dangerous());
+        assert_eq!(
+            (marked.kind(), marked.cfa_offset(), marked.bp_below_cfa()),
+            (rule.kind(), rule.cfa_offset(), 16)
+        );
+        assert_eq!(Rule::ext(7).dangerous().ext_index(), 7);
+        assert_eq!(Rule::go(GoSwitch::AsmCgoCall, 5).dangerous().go_parameter(), 5);
+        assert_eq!(Rule::NONE.dangerous().kind(), Kind::None);
+    }
+
+    #[test]
     fn numbers_that_do_not_fit_are_refused() {
         assert_eq!(Rule::sp(-8, None), None);
         assert_eq!(Rule::sp(12, None), None);
-        assert_eq!(Rule::sp((1 << 24) * 8, None), None);
+        assert_eq!(Rule::sp((1 << 23) * 8, None), None);
         assert_eq!(Rule::bp(16, Some(-256)), None);
         assert_eq!(Rule::bp(16, Some(0)), None);
         assert_eq!(Rule::bp(16, Some(-12)), None);

@@ -50,7 +50,7 @@ pub struct Header {
     pub generation: u32,
     /// A [`crate::stop::StopReason`].
     pub stop: u32,
-    /// Bits: [`Header::FROM_KERNEL`].
+    /// Bits: [`Header::FROM_KERNEL`], [`Header::ASKED`].
     pub flags: u32,
     /// How many words of kernel frames follow.
     pub n_kernel: u32,
@@ -71,6 +71,8 @@ pub struct Header {
 impl Header {
     /// The sample interrupted kernel code.
     pub const FROM_KERNEL: u32 = 1;
+    /// The thread was asked what its program's traceback hooks say: an answer may come.
+    pub const ASKED: u32 = 2;
 }
 
 /// One tagged word of the user stack.

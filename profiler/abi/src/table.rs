@@ -105,6 +105,30 @@ pub struct ProcSlot {
     pub current: u64,
     /// The Go runtime, if there is one.
     pub go: GoLayout,
+    /// Whether and how traceback hooks of the process are asked.
+    pub asking: Asking,
+}
+
+/// Whether and how a sampled thread is asked what the traceback hooks of its program say: by a signal whose handler
+/// calls them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Asking {
+    /// The signal; 0: nobody is asked.
+    pub signal: u32,
+    /// How many threads may be asked in a window of [`Asking::WINDOW_NS`].
+    pub per_window: u32,
+    /// When the window began that the BPF program counts in, `CLOCK_MONOTONIC`, in nanoseconds.
+    pub window_ns: u64,
+    /// How many threads it asked in it. CPUs count without regard to each other, so one or the other may be missing.
+    pub asked: u64,
+}
+
+impl Asking {
+    /// Length of a window, in nanoseconds.
+    pub const WINDOW_NS: u64 = 100_000_000;
+    /// How long an answer is waited for, in nanoseconds. Before, the same thread is not asked again.
+    pub const PATIENCE_NS: u64 = 100_000_000;
 }
 
 impl ProcSlot {
@@ -131,6 +155,22 @@ pub struct Config {
     pub wakeup_bytes: u32,
     /// Nanoseconds between two samples of a CPU.
     pub period_ns: u64,
+    /// Offset in `struct task_struct` of `flags`, and of the following.
+    pub task_flags: u32,
+    /// `blocked`: the signals that the thread does not take.
+    pub task_blocked: u32,
+    /// `pending.signal`: those that wait for it.
+    pub task_pending: u32,
+    /// `signal`: what the threads of the process share.
+    pub task_signal: u32,
+    /// Offset of `shared_pending.signal` in `struct signal_struct`.
+    pub signal_pending: u32,
+    /// `sas_ss_sp`: the thread's alternate stack for signals.
+    pub task_altstack: u32,
+    /// `sas_ss_size`: its size; 0 if there is none.
+    pub task_altstack_size: u32,
+    /// Nothing.
+    pub padding: u32,
 }
 
 /// Counters that the BPF program keeps, one array per CPU.
@@ -148,11 +188,29 @@ pub enum Counter {
     LostRequests = 3,
     /// Ticks that never came before one that found a watched process anywhere else: something else had the CPU.
     WithheldTicks = 4,
+    /// Threads that were asked what their program's hooks say.
+    Asked = 5,
+    /// Threads that were not asked, because they are exiting.
+    NotAskedExiting = 6,
+    /// ... because they have the signal blocked.
+    NotAskedBlocked = 7,
+    /// ... because the signal waits for them already.
+    NotAskedPending = 8,
+    /// ... because a frame of their stack is in a danger zone.
+    NotAskedDanger = 9,
+    /// ... because they have no alternate stack for signals, or are on it.
+    NotAskedNoStack = 10,
+    /// ... because enough were asked in the last moment.
+    NotAskedRate = 11,
+    /// ... because they have not answered yet.
+    NotAskedWaiting = 12,
+    /// ... because the kernel could not send the signal.
+    NotAskedBusy = 13,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 14;
 }
 
 #[cfg(test)]

@@ -85,11 +85,17 @@ impl Collected {
                 origin,
             }));
         }
+        let time = sample.header.time_ns;
+        let stop = if image.is_none_or(|image| image.was_valid(sample.header.generation, time)) {
+            sample.stop
+        } else {
+            StopReason::TablesChanging
+        };
         let key = Key {
             tgid: sample.header.tgid,
             tid: sample.header.tid,
             comm: sample.comm(),
-            stop: sample.stop,
+            stop,
             from_kernel: sample.header.flags & Header::FROM_KERNEL != 0,
             stack: stack.into(),
         };

@@ -2,7 +2,7 @@
 
 use super::objects::Object;
 use crate::addr::{Avma, Bias, Svma};
-use crate::sampler::{ObjectTable, Slot};
+use crate::sampler::{NewCode, ObjectTable, Slot};
 use crate::target::maps::{FileId, MapEntry};
 use profiler_abi::table::Mapping;
 use std::collections::HashMap;
@@ -157,8 +157,19 @@ pub struct Image {
     pub entries: Vec<MapEntry>,
     /// What each of them is.
     pub modules: Vec<ModuleIdx>,
-    /// The mappings of each generation, ascending: samples in flight may be older than the newest.
-    generations: HashMap<u32, Arc<[Mapped]>>,
+    /// Samples in flight may be of older generations than the newest.
+    generations: HashMap<u32, Generation>,
+    /// The newest.
+    generation: u32,
+}
+
+/// The mappings that walks used for a time.
+#[derive(Debug)]
+struct Generation {
+    /// Ascending.
+    mapped: Arc<[Mapped]>,
+    /// When other code took the place of some of it, `CLOCK_MONOTONIC`, in nanoseconds.
+    replaced: Option<u64>,
 }
 
 impl Image {
@@ -170,17 +181,48 @@ impl Image {
             entries: Vec::new(),
             modules: Vec::new(),
             generations: HashMap::new(),
+            generation: 0,
         }
     }
 
     /// Remembers what was mapped in a generation.
     pub fn add_generation(&mut self, generation: u32, mapped: Arc<[Mapped]>) {
-        self.generations.insert(generation, mapped);
+        let replaced = None;
+        self.generations
+            .insert(generation, Generation { mapped, replaced });
+        self.generation = generation;
+    }
+
+    /// Code was mapped: if there was other code, the newest generation holds until then only.
+    pub fn new_code(&mut self, new: &NewCode) {
+        if let Some(newest) = self.generations.get_mut(&self.generation)
+            && newest
+                .mapped
+                .iter()
+                .any(|mapped| mapped.start < new.end && new.start < mapped.end)
+        {
+            newest.replaced.get_or_insert(new.time_ns);
+        }
+    }
+
+    /// It has been looked, and the mappings are what they were.
+    pub fn is_up_to_date(&mut self) {
+        if let Some(newest) = self.generations.get_mut(&self.generation) {
+            newest.replaced = None;
+        }
+    }
+
+    /// Whether a generation told of the right code at this time.
+    pub fn was_valid(&self, generation: u32, time_ns: u64) -> bool {
+        self.generations
+            .get(&generation)
+            .and_then(|generation| generation.replaced)
+            .is_none_or(|replaced| time_ns < replaced)
     }
 
     /// What was mapped at an address in a generation, and the address as the module has it.
     pub fn find(&self, generation: u32, address: Avma) -> Option<(ModuleIdx, Avma)> {
-        let mapped = self.generations.get(&generation)?;
+        let mapped = &self.generations.get(&generation)?.mapped;
         let after = mapped.partition_point(|mapping| mapping.start <= address.0);
         let mapping = mapped.get(after.checked_sub(1)?)?;
         let in_module = Avma(address.0.wrapping_sub(mapping.shift));

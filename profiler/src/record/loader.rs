@@ -54,7 +54,7 @@ impl Loader {
                 let mut ext = ExtTable::default();
                 for job in work {
                     let object = contents(&job)
-                        .and_then(|bytes| Object::read(&bytes, &mut ext))
+                        .and_then(|bytes| Object::read(job.entry.path(), &bytes, &mut ext))
                         .map(Box::new);
                     let ext_rules = ext.rules().to_vec();
                     if finished

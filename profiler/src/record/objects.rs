@@ -3,7 +3,7 @@
 use crate::gopclntab::Pclntab;
 use crate::symbolize;
 use crate::target::go::GoRuntime;
-use crate::unwind::{ExtTable, ObjectRows, table};
+use crate::unwind::{ExtTable, ObjectRows, danger, table};
 use bytes::Bytes;
 use profiler_abi::table::REGION_SHIFT;
 
@@ -28,11 +28,11 @@ pub struct Object {
 const MAX_REGIONS: u32 = 1 << 20;
 
 impl Object {
-    /// Reads an object file. Extended rules go to `ext`, which all objects of a recording share.
+    /// Reads the object file that a process has at `path`. Extended rules go to `ext`, which all objects of a recording share.
     ///
     /// # Errors
     /// The bytes are not an ELF file for this machine, or damaged beyond use.
-    pub fn read(bytes: &Bytes, ext: &mut ExtTable) -> Result<Self, String> {
+    pub fn read(path: &str, bytes: &Bytes, ext: &mut ExtTable) -> Result<Self, String> {
         let file = object::File::parse(&bytes[..]).map_err(|error| error.to_string())?;
         let symbols = symbolize::Object::parse(bytes.clone(), None).map_err(|error| error.to_string())?;
         let mut problems = Vec::new();
@@ -47,10 +47,16 @@ impl Object {
             None => None,
         };
 
-        let rows = ObjectRows::read(&file, pclntab.as_ref(), ext);
+        let mut rows = ObjectRows::read(&file, pclntab.as_ref(), ext);
         for shape in &rows.unknown_shapes {
             note("chains may break in its Go runtime", shape);
         }
+        let zones = if danger::is_zone(path) {
+            rows.text.clone()
+        } else {
+            danger::zones(&file)
+        };
+        rows.rows.mark(&zones);
         let regions = table::encode(&rows.rows);
         let n_regions = regions.last().map_or(0, |(number, _)| number + 1);
         if n_regions > MAX_REGIONS {

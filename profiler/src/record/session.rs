@@ -73,6 +73,18 @@ impl Session {
         self.targets.watch(process).await
     }
 
+    /// From now on sampled threads of process `pid` are asked by this signal what their traceback hooks say, not more
+    /// than `per_window` of them in a tenth of a second; or, with signal 0, not any more. The process must handle the
+    /// signal.
+    pub fn ask(&mut self, pid: u32, signal: u32, per_window: u32) {
+        self.targets.ask(pid, signal, per_window);
+    }
+
+    /// Thread `tid` has answered: it may be asked again.
+    pub fn answered(&mut self, tid: u32) {
+        self.targets.answered(tid);
+    }
+
     /// Starts to sample.
     ///
     /// # Errors
@@ -95,6 +107,7 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<Ended, Error> {
         let ring = self.sampler.readiness().map_err(Error::Wait)?;
+        let remapped = self.sampler.remapped_readiness().map_err(Error::Wait)?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stop = std::pin::pin!(stop);
@@ -104,6 +117,7 @@ impl Session {
                 biased;
                 () = &mut stop => break Ended::Stopped,
                 ready = ring.readable() => ready.map_err(Error::Wait)?.clear_ready(),
+                ready = remapped.readable() => ready.map_err(Error::Wait)?.clear_ready(),
                 done = self.targets.next_object() => self.targets.loaded(done)?,
                 _ = tick.tick() => {
                     if !self.targets.tick() {
@@ -164,8 +178,20 @@ impl Session {
     }
 
     fn drain(&mut self) -> Result<(), Error> {
-        let (mut forks, mut execs) = (Vec::new(), Vec::new());
+        let mut records = Vec::new();
         while let Some(bytes) = self.sampler.next_record() {
+            records.push(bytes.to_vec());
+        }
+        // After the samples were taken out: what was mapped before one of them is known when it is looked at.
+        let remapped = self.sampler.remapped();
+        for new in &remapped.new {
+            self.targets.new_code(new);
+        }
+        if remapped.others {
+            self.targets.remap_all();
+        }
+        let (mut forks, mut execs) = (Vec::new(), Vec::new());
+        for bytes in records {
             match parse(&bytes) {
                 Some(Record::Sample(sample)) => {
                     self.collected
@@ -188,3 +214,6 @@ impl Session {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

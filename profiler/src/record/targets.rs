@@ -4,7 +4,7 @@ use super::Error;
 use super::images::{Content, Image, Loaded, Mapped, ModuleIdx, Modules, bias, mapping};
 use super::loader::{Done, Job, Loader};
 use crate::addr::Bias;
-use crate::sampler::Tables;
+use crate::sampler::{NewCode, Tables};
 use crate::target::go::TlsG;
 use crate::target::maps::MapEntry;
 use crate::target::process::{self, Process};
@@ -112,9 +112,40 @@ impl Targets {
         self.processes.is_empty() || self.processes.values().any(|watched| !watched.ended)
     }
 
-    /// A walk met an address in no mapping of process `pid`.
+    /// A process, watched or not, has mapped code.
+    pub fn new_code(&mut self, new: &NewCode) {
+        if let Some(watched) = self.processes.get(&new.pid) {
+            if let Some(image) = self.images.get_mut(&watched.slot) {
+                image.new_code(new);
+            }
+            self.rescan.insert(new.pid);
+        }
+    }
+
+    /// A walk met an address in none of the mappings of process `pid`.
     pub fn remap(&mut self, pid: u32) {
-        self.rescan.insert(pid);
+        if self.processes.contains_key(&pid) {
+            self.rescan.insert(pid);
+        }
+    }
+
+    /// Any process may have mapped new code.
+    pub fn remap_all(&mut self) {
+        self.rescan.extend(self.processes.keys());
+    }
+
+    /// From now on threads of process `pid` are asked what their hooks say, by this signal, and not more than
+    /// `per_window` of them in a tenth of a second; or, with signal 0, not any more.
+    pub fn ask(&mut self, pid: u32, signal: u32, per_window: u32) {
+        let slot = self.processes.get(&pid).map(|watched| watched.slot);
+        if let Some(image) = slot.and_then(|slot| self.images.get(&slot)) {
+            self.tables.ask(&image.slot, signal, per_window);
+        }
+    }
+
+    /// Thread `tid` has answered: it may be asked again.
+    pub fn answered(&mut self, tid: u32) {
+        self.tables.answered(tid);
     }
 
     /// Time that the watched processes have spent on a CPU since samples are taken, in nanoseconds, as far as they
@@ -219,6 +250,12 @@ impl Targets {
         };
         watched.scanned = Some(Instant::now());
         let slot = watched.slot;
+        if self.images.get(&slot).is_some_and(|image| image.pid != pid) {
+            // A child that had all from its parent, and goes its own way now.
+            let process = watched.process.take();
+            self.leaving.slots.push(slot);
+            return self.new_image(pid, process);
+        }
         let Some(process) = &watched.process else {
             return Ok(());
         };
@@ -229,11 +266,11 @@ impl Targets {
             Err(error) => return Err(error.into()),
         };
         entries.retain(|entry| entry.executable);
-        if self
-            .images
-            .get(&slot)
-            .is_none_or(|image| image.entries == entries)
-        {
+        let Some(image) = self.images.get_mut(&slot) else {
+            return Ok(());
+        };
+        if image.entries == entries {
+            image.is_up_to_date();
             return Ok(());
         }
         for entry in &entries {

@@ -2,11 +2,13 @@
 
 mod btf;
 mod drain;
+mod sideband;
 mod space;
 mod sys;
 mod tables;
 
 pub use drain::{RawSample, Record, parse};
+pub use sideband::{NewCode, Remapped};
 pub use tables::{ObjectTable, Slot, Tables};
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
@@ -14,6 +16,7 @@ use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, S
 use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
 use btf::Btf;
 use profiler_abi::table::{Config, Counter};
+use sideband::Sideband;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use tokio::io::unix::AsyncFd;
@@ -79,6 +82,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The kernel does not report new mappings.
+    #[error("cannot listen for new mappings of code")]
+    Sideband(#[source] io::Error),
     /// A table is full.
     #[error("the table of {what} is full")]
     Full {
@@ -129,6 +135,73 @@ pub struct Counts {
     pub withheld_ticks: u64,
     /// Requests (not samples) that found no room.
     pub lost_requests: u64,
+    /// Threads that were asked what their program's traceback hooks say.
+    pub asked: u64,
+    /// Threads that had C on their stacks and were not asked, by reason.
+    pub not_asked: [(NotAsked, u64); NotAsked::ALL.len()],
+}
+
+/// Why a thread was not asked what its program's traceback hooks say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NotAsked {
+    /// It is exiting.
+    #[default]
+    Exiting,
+    /// It has the signal blocked.
+    Blocked,
+    /// The signal waits for it already.
+    Pending,
+    /// A frame of its stack is in code that may hold a lock which the hooks need.
+    Danger,
+    /// It has no alternate stack for signals, or is on it.
+    NoStack,
+    /// Enough were asked in the last moment.
+    Rate,
+    /// It has not answered yet.
+    Waiting,
+    /// The kernel could not send the signal.
+    Busy,
+}
+
+impl NotAsked {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Exiting,
+        Self::Blocked,
+        Self::Pending,
+        Self::Danger,
+        Self::NoStack,
+        Self::Rate,
+        Self::Waiting,
+        Self::Busy,
+    ];
+
+    const fn counter(self) -> Counter {
+        match self {
+            Self::Exiting => Counter::NotAskedExiting,
+            Self::Blocked => Counter::NotAskedBlocked,
+            Self::Pending => Counter::NotAskedPending,
+            Self::Danger => Counter::NotAskedDanger,
+            Self::NoStack => Counter::NotAskedNoStack,
+            Self::Rate => Counter::NotAskedRate,
+            Self::Waiting => Counter::NotAskedWaiting,
+            Self::Busy => Counter::NotAskedBusy,
+        }
+    }
+
+    /// What happened, for people; completes "a thread was not asked because …".
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Exiting => "it was exiting",
+            Self::Blocked => "it had the signal blocked",
+            Self::Pending => "the signal waited for it already",
+            Self::Danger => "its stack had code that may hold a lock which the hooks need",
+            Self::NoStack => "it had no alternate stack for signals, or was on it",
+            Self::Rate => "enough threads had been asked in the last tenth of a second",
+            Self::Waiting => "it had not answered the last time yet",
+            Self::Busy => "the kernel could not send the signal",
+        }
+    }
 }
 
 /// A loaded sampler. Dropping it detaches and unloads everything: links close with `bpf`.
@@ -137,6 +210,7 @@ pub struct Sampler {
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
     options: Options,
+    sideband: Option<Sideband>,
 }
 
 impl Sampler {
@@ -159,6 +233,18 @@ impl Sampler {
             follow_children: options.follow_children.into(),
             wakeup_bytes: ring_bytes / 8,
             period_ns: 1_000_000_000 / options.frequency_hz,
+            task_flags: field(&["flags"], "flags")?,
+            task_blocked: field(&["blocked"], "blocked")?,
+            task_pending: field(&["pending", "signal"], "pending.signal")?,
+            task_signal: field(&["signal"], "signal")?,
+            signal_pending: btf
+                .field_offset("signal_struct", &["shared_pending", "signal"])
+                .ok_or(Error::BtfField {
+                    field: "signal.shared_pending",
+                })?,
+            task_altstack: field(&["sas_ss_sp"], "sas_ss_sp")?,
+            task_altstack_size: field(&["sas_ss_size"], "sas_ss_size")?,
+            padding: 0,
         };
         let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::Cpus { what, source })?;
         let mut bpf = aya::EbpfLoader::new()
@@ -186,12 +272,13 @@ impl Sampler {
                 ring,
                 counters,
                 options,
+                sideband: None,
             },
             tables,
         ))
     }
 
-    /// Follows forks and execs of watched processes from now on.
+    /// Follows forks, execs and new code of watched processes from now on.
     ///
     /// # Errors
     /// The kernel refused to attach.
@@ -201,7 +288,22 @@ impl Sampler {
                 .attach(tracepoint)
                 .map_err(refused("attach", name))?;
         }
+        self.sideband = Some(Sideband::open(&online_cpus()?).map_err(Error::Sideband)?);
         Ok(())
+    }
+
+    /// Readable when a process has mapped new code.
+    ///
+    /// # Errors
+    /// No descriptor is left, or the event loop cannot take it.
+    pub fn remapped_readiness(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        let sideband = self.sideband.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        sys::readiness(sideband.readiness()?)
+    }
+
+    /// What code was mapped since the last call.
+    pub fn remapped(&mut self) -> Remapped {
+        self.sideband.as_mut().map(Sideband::take).unwrap_or_default()
     }
 
     /// Starts the sampling clock of every CPU.
@@ -209,10 +311,9 @@ impl Sampler {
     /// # Errors
     /// The kernel refused to attach.
     pub fn start(&mut self) -> Result<(), Error> {
-        let cpus = aya::util::online_cpus().map_err(|(what, source)| Error::Cpus { what, source })?;
         let period = 1_000_000_000 / self.options.frequency_hz;
         let clock = program::<PerfEvent>(&mut self.bpf, "sample")?;
-        for cpu in cpus {
+        for cpu in online_cpus()? {
             clock
                 .attach(
                     PerfEventConfig::Software(SoftwareEvent::CpuClock),
@@ -258,14 +359,24 @@ impl Sampler {
                 .map_err(Error::map("COUNTERS"))?;
             Ok(cells.iter().sum())
         };
+        let mut not_asked = NotAsked::ALL.map(|reason| (reason, 0));
+        for (reason, n) in &mut not_asked {
+            *n = read(reason.counter())?;
+        }
         Ok(Counts {
             taken: read(Counter::Taken)?,
             lost_ring_full: read(Counter::LostRingFull)?,
             lost_ticks: read(Counter::LostTicks)?,
             withheld_ticks: read(Counter::WithheldTicks)?,
             lost_requests: read(Counter::LostRequests)?,
+            asked: read(Counter::Asked)?,
+            not_asked,
         })
     }
+}
+
+fn online_cpus() -> Result<Vec<u32>, Error> {
+    aya::util::online_cpus().map_err(|(what, source)| Error::Cpus { what, source })
 }
 
 fn program<'b, P>(bpf: &'b mut aya::Ebpf, name: &'static str) -> Result<&'b mut P, Error>

@@ -10,7 +10,7 @@ use super::sys::MappedArray;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
 use profiler_abi::go::GoLayout;
 use profiler_abi::rule::ExtRule;
-use profiler_abi::table::{Mapping, ProcSlot, RegionRef, SHARD_BYTES};
+use profiler_abi::table::{Asking, Mapping, ProcSlot, RegionRef, SHARD_BYTES};
 use zerocopy::{Immutable, IntoBytes};
 
 /// The inner maps of the array of shards, as `profiler-ebpf` declares them.
@@ -39,6 +39,8 @@ pub struct Slot {
 #[derive(Debug)]
 pub struct Tables {
     procs: HashMap<MapData, u32, u32>,
+    /// Threads that were asked what their hooks say, and when.
+    asked: HashMap<MapData, u32, u64>,
     slots: MappedArray<ProcSlot>,
     slot_space: Space,
     mappings: MappedArray<Mapping>,
@@ -61,6 +63,7 @@ impl Tables {
         let directory = mapped::<RegionRef>(bpf, "DIRECTORY")?;
         Ok(Self {
             procs: HashMap::try_from(take(bpf, "PROCS")?).map_err(Error::map("PROCS"))?,
+            asked: HashMap::try_from(take(bpf, "ASKED")?).map_err(Error::map("ASKED"))?,
             slot_space: Space::new(slots.len()),
             slots,
             mapping_space: Space::new(mappings.len()),
@@ -167,7 +170,14 @@ impl Tables {
     /// A slot for a new program image, without mappings yet.
     pub fn new_slot(&mut self, go: GoLayout) -> Result<Slot, Error> {
         let index = self.slot_space.take(1).ok_or(Error::Full { what: "processes" })?;
-        if !self.slots.store(index, &ProcSlot { current: 0, go }) {
+        if !self.slots.store(
+            index,
+            &ProcSlot {
+                current: 0,
+                go,
+                asking: Asking::default(),
+            },
+        ) {
             return Err(Error::Full { what: "processes" });
         }
         Ok(Slot {
@@ -184,6 +194,28 @@ impl Tables {
             std::mem::offset_of!(ProcSlot, go),
             go.as_bytes(),
         );
+    }
+
+    /// From now on threads of the slot's processes are asked what their hooks say, by this signal, so often at most;
+    /// or, with signal 0, not any more.
+    pub fn ask(&mut self, slot: &Slot, signal: u32, per_window: u32) {
+        let words = Asking {
+            signal,
+            per_window,
+            ..Asking::default()
+        };
+        // A slot that exists has a place; see `new_slot`. Both words in one store.
+        let _ = self.slots.store_bytes(
+            slot.index as usize,
+            std::mem::offset_of!(ProcSlot, asking),
+            &words.as_bytes()[..8],
+        );
+    }
+
+    /// The thread has answered: it may be asked again.
+    pub fn answered(&mut self, tid: u32) {
+        // It is not there if the answer came too late.
+        let _ = self.asked.remove(&tid);
     }
 
     /// Makes `mappings`, ascending by address, the mappings of the slot. Returns the generation that samples will

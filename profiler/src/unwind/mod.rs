@@ -10,6 +10,7 @@
 
 pub mod asm;
 pub mod coverage;
+pub mod danger;
 pub mod dwarf;
 pub mod ext;
 pub mod go;

@@ -144,6 +144,34 @@ impl Rows {
         Self { rows }
     }
 
+    /// Marks the rules in `zones` as those of a danger zone; see [`Rule::dangerous`]. Code without rules is not marked.
+    pub fn mark(&mut self, zones: &[Range<Svma>]) {
+        let zones = disjoint(zones);
+        let mut zones = zones.iter().peekable();
+        let mut marked: Vec<Row> = Vec::with_capacity(self.rows.len());
+        let mut push = |start, rule| {
+            if marked.last().is_none_or(|last| last.rule != rule) {
+                marked.push(Row { start, rule });
+            }
+        };
+        let ends = self.rows.iter().skip(1).map(|row| row.start);
+        for (row, end) in self.rows.iter().zip(ends.chain([Svma(u64::MAX)])) {
+            let mut start = row.start;
+            while start < end {
+                while zones.next_if(|zone| zone.end <= start).is_some() {}
+                let (next, rule) = match zones.peek() {
+                    _ if row.rule == Rule::NONE => (end, row.rule),
+                    Some(zone) if zone.start <= start => (zone.end, row.rule.dangerous()),
+                    Some(zone) => (zone.start, row.rule),
+                    None => (end, row.rule),
+                };
+                push(start, rule);
+                start = next.min(end);
+            }
+        }
+        self.rows = marked;
+    }
+
     /// The rows.
     pub fn as_slice(&self) -> &[Row] {
         &self.rows
@@ -269,6 +297,62 @@ mod tests {
 
     fn range(range: Range<u64>) -> Range<Svma> {
         Svma(range.start)..Svma(range.end)
+    }
+
+    #[test]
+    fn zones_cut_rows_and_leave_gaps_alone() {
+        let mut rows = rows_from(&[(10..20, A), (20..30, B), (40..50, A)]);
+        rows.mark(&[range(45..60), range(15..25), range(0..5), range(24..26)]);
+        assert_eq!(
+            rows.as_slice(),
+            [
+                row(10, A),
+                row(15, A.dangerous()),
+                row(20, B.dangerous()),
+                row(26, B),
+                row(30, Rule::NONE),
+                row(40, A),
+                row(45, A.dangerous()),
+                row(50, Rule::NONE)
+            ]
+        );
+    }
+
+    #[test]
+    fn marked_rows_are_what_a_naive_search_finds() {
+        let mut random = Random::new(7);
+        for round in 0..200 {
+            let mut ranges = Vec::new();
+            let mut at = 0;
+            for _ in 0..random.below(20) {
+                let start = at + random.below(5);
+                at = start + 1 + random.below(9);
+                ranges.push((start..at, [A, B, C][random.below(3) as usize]));
+            }
+            let zones: Vec<_> = (0..random.below(6))
+                .map(|_| {
+                    let start = random.below(200);
+                    range(start..start + random.below(30))
+                })
+                .collect();
+            let plain = rows_from(&ranges);
+            let mut marked = plain.clone();
+            marked.mark(&zones);
+            for address in 0..260 {
+                let rule = plain.rule_at(Svma(address));
+                let in_zone = zones.iter().any(|zone| zone.contains(&Svma(address)));
+                let expected = if in_zone && rule != Rule::NONE {
+                    rule.dangerous()
+                } else {
+                    rule
+                };
+                assert_eq!(
+                    marked.rule_at(Svma(address)),
+                    expected,
+                    "round {round}, {address}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -13,3 +13,5 @@ FRAME uint64_t plugin_outer(uint64_t x) {
   for (int i = 0; i < OWN_STEPS; i++) x = target_step(x);
   return plugin_leaf(x) ^ x;
 }
+
+uint64_t (*plugin)(uint64_t) = plugin_outer;
