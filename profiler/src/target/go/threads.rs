@@ -1,0 +1,234 @@
+//! The threads (Ms) that the Go runtime of a process has, and the contexts of C code that wait beneath Go code on
+//! them.
+//!
+//! All Ms are in a list that starts at `runtime.allm` and goes on by `m.alllink` (runtime/runtime2.go). New ones come
+//! first; those that end are taken out. Where the list starts is told by `runtime.mcommoninit`, which puts them in and
+//! is there in stripped programs, too:
+//!
+//! ```text
+//! T = allm
+//! m_alllink(M) = T
+//! R = &allm; XCHG M, (R)
+//! ```
+//!
+//! The process runs while it is read, so what is found is a glimpse: each M is true, but not at the same moment.
+
+use super::hooks::{Error, LEN};
+use super::{GoRuntime, Layout, ReadMemory, body, code, word};
+use crate::addr::{Avma, Bias, Svma};
+use crate::gopclntab::{Image, Pclntab};
+use bytes::Bytes;
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Register};
+use object::{Object, ObjectSymbol};
+use std::io;
+use std::ops::Range;
+
+/// The function that puts a thread into the list.
+const ADD: &str = "runtime.mcommoninit";
+/// The start of the list.
+const SYMBOL: &str = "runtime.allm";
+/// The most of its code that is decoded, in bytes; it has up to 720.
+const MAX_CODE: u64 = 4096;
+/// More threads than any process has: kernel.threads-max is far below on real machines.
+const MAX_THREADS: usize = 1 << 18;
+/// More callbacks than can be beneath one another on a thread.
+const MAX_CONTEXTS: u64 = 1 << 24;
+
+/// A thread of the Go runtime, as it was when it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its M.
+    pub m: Avma,
+    /// Its id, as the process sees it; 0 if it has none yet.
+    pub tid: u64,
+    /// The goroutine that it runs, or that it waits for because that runs on no other thread.
+    pub goroutine: Option<Goroutine>,
+    /// How many calls of C are in progress.
+    pub c_calls: u32,
+}
+
+/// A goroutine on a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goroutine {
+    /// Its number.
+    pub id: u64,
+    /// How many contexts it has: callbacks from C for which the context hook gave one.
+    pub contexts: u64,
+}
+
+impl Thread {
+    /// Whether it has nothing to do and holds nothing: no goroutine, and no C beneath.
+    pub fn is_idle(&self) -> bool {
+        self.goroutine.is_none() && self.c_calls == 0
+    }
+
+    /// How many contexts wait on it.
+    pub fn contexts(&self) -> u64 {
+        self.goroutine.map_or(0, |goroutine| goroutine.contexts)
+    }
+}
+
+/// Why the threads of a process could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Memory is not there, or we may not look.
+    #[error("cannot read the memory of the process")]
+    Memory(#[from] io::Error),
+    /// Something in the list is no thread.
+    #[error("the list of its threads is damaged: at {0} there is none")]
+    NoThread(Avma),
+    /// A slice is longer than its array.
+    #[error("the goroutine at {0} cannot be understood: it says that it has {1} contexts, and room for {2}")]
+    NoSlice(Avma, u64, u64),
+    /// The list does not end.
+    #[error("the list of its threads does not end after {MAX_THREADS}")]
+    TooMany,
+}
+
+/// Where the list of threads starts in an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threads {
+    allm: Svma,
+    layout: Layout,
+}
+
+impl Threads {
+    /// Finds the list in `object`, which was parsed from `data`, has the functions of `pclntab` and the runtime `go`.
+    ///
+    /// # Errors
+    /// [`Error`] if it is not certain where it is, or how its members are linked.
+    pub fn find(
+        object: &object::File<'_>,
+        data: &Bytes,
+        pclntab: &Pclntab,
+        go: &GoRuntime,
+    ) -> Result<Self, Error> {
+        let function = body(pclntab, ADD).ok_or(Error::Missing(ADD))?;
+        let (allm, alllink) = Image::new(object, data)
+            .and_then(|image| decode(&code(&image, &function, MAX_CODE)?, function.entry()))
+            .ok_or(Error::Shape { function: ADD })?;
+        if alllink != go.layout.m_alllink {
+            return Err(Error::Field {
+                field: "m.alllink",
+                stated: go.layout.m_alllink,
+                by: go.layout_source,
+                function: ADD,
+                used: alllink,
+            });
+        }
+        let symbol = object.symbol_by_name(SYMBOL).map(|symbol| Svma(symbol.address()));
+        match symbol.filter(|&stated| stated != allm) {
+            Some(stated) => Err(Error::Variable {
+                variable: SYMBOL,
+                stated,
+                by: "its symbol",
+                function: ADD,
+                used: allm,
+            }),
+            None => Ok(Self {
+                allm,
+                layout: go.layout,
+            }),
+        }
+    }
+
+    /// Reads the threads of a process where the object has `bias`. Those
+    /// that are only just being made are left out.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the memory cannot be read or is not as Go has it.
+    pub fn read(&self, bias: Bias, read: ReadMemory<'_>) -> Result<Vec<Thread>, ReadError> {
+        let mut threads = Vec::new();
+        let mut m = Avma(word(read, self.allm.to_avma(bias))?);
+        for _ in 0..MAX_THREADS {
+            if m == Avma(0) {
+                return Ok(threads);
+            }
+            threads.extend(self.thread(m, read)?);
+            m = Avma(word(read, at(m, self.layout.m_alllink))?);
+        }
+        Err(ReadError::TooMany)
+    }
+
+    fn thread(&self, m: Avma, read: ReadMemory<'_>) -> Result<Option<Thread>, ReadError> {
+        let layout = &self.layout;
+        let g0 = Avma(word(read, at(m, layout.m_g0))?);
+        if g0 == Avma(0) {
+            return Ok(None);
+        }
+        match Avma(word(read, at(g0, layout.g_m))?) {
+            // It is being made: the two are linked after it has been put into the list (runtime/proc.go, `allocm`).
+            Avma(0) => return Ok(None),
+            of_g0 if of_g0 != m => return Err(ReadError::NoThread(m)),
+            _ => {}
+        }
+        let current = Avma(word(read, at(m, layout.m_curg))?);
+        let locked = Avma(word(read, at(m, layout.m_lockedg))?);
+        let goroutine = [current, locked]
+            .into_iter()
+            .find(|&g| g != Avma(0))
+            .map(|g| self.goroutine(g, read))
+            .transpose()?;
+        Ok(Some(Thread {
+            m,
+            tid: word(read, at(m, layout.m_procid))?,
+            goroutine,
+            // 32 bits.
+            c_calls: word(read, at(m, layout.m_ncgo))? as u32,
+        }))
+    }
+
+    fn goroutine(&self, g: Avma, read: ReadMemory<'_>) -> Result<Goroutine, ReadError> {
+        // The length first: the array is replaced before it grows (runtime/cgocall.go, `cgocallbackg1`).
+        let slice = at(g, self.layout.g_cgo_ctxt);
+        let contexts = word(read, at(slice, LEN))?;
+        let room = word(read, at(slice, 2 * LEN))?;
+        if contexts > room || room > MAX_CONTEXTS {
+            return Err(ReadError::NoSlice(g, contexts, room));
+        }
+        Ok(Goroutine {
+            id: word(read, at(g, self.layout.g_goid))?,
+            contexts,
+        })
+    }
+}
+
+/// The code of `runtime.futex`, in which threads wait that have nothing to do.
+pub fn wait_function(pclntab: &Pclntab) -> Option<Range<Svma>> {
+    body(pclntab, "runtime.futex").map(|function| function.entry()..function.end())
+}
+
+/// `offset` bytes above `address`.
+fn at(address: Avma, offset: u32) -> Avma {
+    Avma(address.0.wrapping_add(u64::from(offset)))
+}
+
+/// The address of `allm` and the offset of `m.alllink` by the `code` that starts at `address`.
+fn decode(code: &[u8], address: Svma) -> Option<(Svma, u32)> {
+    let code: Vec<Instruction> = Decoder::with_ip(64, code, address.0, DecoderOptions::NONE)
+        .into_iter()
+        .collect();
+    let is_exchange = |&(_, next): &(&Instruction, &Instruction)| {
+        next.code() == Code::Xchg_rm64_r64 && next.memory_base() != Register::None
+    };
+    let (address, exchange) = code.iter().zip(code.get(1..)?).find(is_exchange)?;
+    let fits = address.code() == Code::Lea_r64_m
+        && address.is_ip_rel_memory_operand()
+        && address.op0_register() == exchange.memory_base()
+        && exchange.memory_displacement64() == 0;
+    let allm = address.ip_rel_memory_address();
+
+    let mut after = code.iter().skip_while(|load| {
+        let is_load = load.code() == Code::Mov_r64_rm64 && load.is_ip_rel_memory_operand();
+        !(is_load && load.ip_rel_memory_address() == allm)
+    });
+    let first = after.next().filter(|_| fits)?.op0_register();
+    // The write barrier's own store goes through R11.
+    let link = after.find(|store| {
+        store.code() == Code::Mov_rm64_r64
+            && store.op1_register() == first
+            && !matches!(store.memory_base(), Register::R11 | Register::None)
+    })?;
+    let offset = u32::try_from(link.memory_displacement64()).ok()?;
+    (link.memory_base() == exchange.op1_register()).then_some((Svma(allm), offset))
+}
