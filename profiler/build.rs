@@ -22,17 +22,32 @@ fn main() {
     // One unit, so that every call is resolved inside; optimised, since that is what removes all paths to a panic.
     run(Command::new(variable("RUSTC"))
         .arg(source.join("lib.rs"))
-        .args(["--crate-name=profiler_helper", "--crate-type=lib", "--edition=2024"])
+        .args([
+            "--crate-name=profiler_helper",
+            "--crate-type=lib",
+            "--edition=2024",
+        ])
         .arg(format!("--emit=obj={}", object.display()))
         .arg(format!("--target={}", variable("TARGET")))
         .args(["-Copt-level=2", "-Ccodegen-units=1", "-Cpanic=abort"])
-        .args(["-Crelocation-model=pic", "-Cdebug-assertions=off", "-Cdebuginfo=0"])
+        .args([
+            "-Crelocation-model=pic",
+            "-Cdebug-assertions=off",
+            "-Cdebuginfo=0",
+        ])
         .arg("-Cforce-unwind-tables=no"));
 
     // `-z defs`: whatever is not in the object, as a call of memcpy or of a panic, is an error.
     let linker = env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());
     run(Command::new(linker)
-        .args(["-shared", "-nostdlib", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--build-id=none"])
+        .args([
+            "-shared",
+            "-nostdlib",
+            "-Wl,-Bsymbolic",
+            "-Wl,-z,defs",
+            "-Wl,-z,noexecstack",
+            "-Wl,--build-id=none",
+        ])
         .arg(format!("-Wl,--version-script={}", exports.display()))
         .arg("-o")
         .arg(out.join("helper.so"))

@@ -102,7 +102,9 @@ pub(crate) fn thread_pointer() -> u64 {
 unsafe fn word_at_thread_pointer(offset: u64) -> u64 {
     let word;
     // SAFETY: by the contract of this function.
-    unsafe { asm!("mov {}, fs:[{}]", out(reg) word, in(reg) offset, options(nostack, preserves_flags, readonly)) };
+    unsafe {
+        asm!("mov {}, fs:[{}]", out(reg) word, in(reg) offset, options(nostack, preserves_flags, readonly))
+    };
     word
 }
 

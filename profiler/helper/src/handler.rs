@@ -6,8 +6,8 @@
 
 use crate::go::{Contexts, Thread, thread_pointer, word};
 use crate::shared::{
-    BUSY, Buffer, CONTEXTS_CUT, Config, FREE, GUARD, LEAF_ASKED, LEAF_OVERRUN, MAX_CONTEXTS, MAX_PCS, NO_HOOK,
-    READY, SLOTS, Shared, Slot,
+    BUSY, Buffer, CONTEXTS_CUT, Config, FREE, GUARD, LEAF_ASKED, LEAF_OVERRUN, MAX_CONTEXTS, MAX_PCS,
+    NO_HOOK, READY, SLOTS, Shared, Slot,
 };
 use core::arch::naked_asm;
 use core::mem::offset_of;
@@ -15,7 +15,8 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// In the process: the shared pages that lie behind the code, always at the same distance.
 #[unsafe(no_mangle)]
-pub static profiler_helper_shared: Shared = Shared::ZERO;
+// SAFETY: it is made of atomic integers, for which zero is a value.
+pub static profiler_helper_shared: Shared = unsafe { core::mem::zeroed() };
 
 /// What `sa_restorer` points to. Unwinders know a signal frame by exactly these bytes at its return address (libgcc's
 /// config/i386/linux-unwind.h, LLVM's libunwind, gdb), so the longer encoding of the number must be used.
@@ -26,7 +27,10 @@ pub static profiler_helper_shared: Shared = Shared::ZERO;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn profiler_helper_restorer() {
     // mov $15, %rax; syscall; the last two are never reached.
-    naked_asm!(".byte 0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05", "ud2")
+    naked_asm!(
+        ".byte 0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05",
+        "ud2"
+    )
 }
 
 /// The handler, called by the kernel: signal in rdi, siginfo in rsi, ucontext in rdx, return address on the stack.
@@ -246,7 +250,9 @@ fn ask_contexts(config: &Config, slot: &Slot) {
         };
         // SAFETY: as above; the context is live: it is on the goroutine's list while its thread runs this handler.
         unsafe { function(&raw mut arg) };
-        answer.overrun.store(u64::from(answer.buffer.is_overrun()), Relaxed);
+        answer
+            .overrun
+            .store(u64::from(answer.buffer.is_overrun()), Relaxed);
     }
     if contexts.len > MAX_CONTEXTS as u64 {
         slot.flags.fetch_or(CONTEXTS_CUT, Relaxed);

@@ -43,7 +43,10 @@ pub struct ContextAnswer {
 
 /// Takes the answers that are there.
 pub(super) fn take(shared: &Shared) -> Vec<Answer> {
-    let ready = shared.slots.iter().filter(|slot| slot.state.load(Acquire) == READY);
+    let ready = shared
+        .slots
+        .iter()
+        .filter(|slot| slot.state.load(Acquire) == READY);
     ready
         .map(|slot| {
             let answer = read(slot);

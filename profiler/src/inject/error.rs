@@ -25,7 +25,9 @@ pub enum Error {
         tid: u32,
     },
     /// Return addresses are checked.
-    #[error("process {pid} runs with a shadow stack (x86_Thread_features: shstk), which a signal frame cannot be left by")]
+    #[error(
+        "process {pid} runs with a shadow stack (x86_Thread_features: shstk), which a signal frame cannot be left by"
+    )]
     ShadowStack {
         /// Its id.
         pid: u32,
@@ -86,7 +88,9 @@ pub enum Error {
         pid: u32,
     },
     /// Go's support for traceback hooks is not linked in.
-    #[error("process {pid} has no _cgo_callers: its Go runtime cannot call traceback hooks in a signal handler")]
+    #[error(
+        "process {pid} has no _cgo_callers: its Go runtime cannot call traceback hooks in a signal handler"
+    )]
     NoCgoCallers {
         /// Its id.
         pid: u32,

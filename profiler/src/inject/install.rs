@@ -44,8 +44,10 @@ impl Mapped {
     /// No signal is free, or no thread could be borrowed. The helper is taken out again.
     pub fn install(mut self) -> Result<Installed, Error> {
         let ours = &self.region.shared.actions.ours;
-        ours.handler.store(self.region.base.wrapping_add(self.image.handler), Relaxed);
-        ours.restorer.store(self.region.base.wrapping_add(self.image.restorer), Relaxed);
+        ours.handler
+            .store(self.region.base.wrapping_add(self.image.handler), Relaxed);
+        ours.restorer
+            .store(self.region.base.wrapping_add(self.image.restorer), Relaxed);
         ours.flags.store(FLAGS, Relaxed);
         ours.mask.store(MASK, Relaxed);
         self.region.shared.config.enabled.store(1, Release);
@@ -60,7 +62,10 @@ impl Mapped {
                 }
                 candidate = candidates.next();
             }
-            Err(Error::NoSignal { pid: self.process.pid }.into())
+            Err(Error::NoSignal {
+                pid: self.process.pid,
+            }
+            .into())
         });
         match installed {
             Ok((signal, stopped)) => {
@@ -77,7 +82,11 @@ impl Mapped {
 
 /// Installs the handler for `signal`, unless somebody uses it.
 fn try_install(mapped: &Mapped, thread: &mut Borrowed<'_>, signal: u32) -> Result<bool, Fault> {
-    let Actions { ours, previous, found } = &mapped.region.shared.actions;
+    let Actions {
+        ours,
+        previous,
+        found,
+    } = &mapped.region.shared.actions;
     sigaction(thread, &mapped.region, signal, None)?;
     let handler = found.handler.load(Relaxed);
     let is_default = handler == 0;
@@ -105,11 +114,15 @@ pub(super) fn sigaction(
     new: Option<&Action>,
 ) -> Result<(), Fault> {
     let in_target = |part: &Action| {
-        let offset = (&raw const *part).addr().wrapping_sub((&raw const *region.shared).addr());
+        let offset = (&raw const *part)
+            .addr()
+            .wrapping_sub((&raw const *region.shared).addr());
         region.shared_at.wrapping_add(offset as u64)
     };
     let (new, old) = (new.map_or(0, in_target), in_target(&region.shared.actions.found));
-    thread.call(Call::RtSigaction, [signal.into(), new, old, SIGSET, 0, 0]).map(|_| ())
+    thread
+        .call(Call::RtSigaction, [signal.into(), new, old, SIGSET, 0, 0])
+        .map(|_| ())
 }
 
 fn copy(from: &Action, to: &Action) {
@@ -146,7 +159,12 @@ impl Installed {
 
     /// Whether hooks may be called. While they may not, the handler returns at once.
     pub fn enable(&self, enabled: bool) {
-        self.mapped.region.shared.config.enabled.store(enabled.into(), Release);
+        self.mapped
+            .region
+            .shared
+            .config
+            .enabled
+            .store(enabled.into(), Release);
     }
 
     /// Takes the answers that are there.
@@ -182,8 +200,17 @@ impl Installed {
     /// # Errors
     /// No thread could be borrowed: everything is left in place, does nothing, and is removed by the next run.
     pub fn leave(self, sent: Option<u64>) -> Result<Left, Error> {
-        let Mapped { process, plan, region, longest_stop, .. } = &self.mapped;
+        let Mapped {
+            process,
+            plan,
+            region,
+            longest_stop,
+            ..
+        } = &self.mapped;
         let left = take_out(process, plan, region, self.signal, sent)?;
-        Ok(Left { longest_stop: left.longest_stop.max(*longest_stop), ..left })
+        Ok(Left {
+            longest_stop: left.longest_stop.max(*longest_stop),
+            ..left
+        })
     }
 }

@@ -85,17 +85,27 @@ pub(super) fn take_out(
     let mut mapping = Mapping::Kept;
     if disposition == Disposition::Restored && wait_until(is_quiet) {
         let ((), stopped) = borrow(process, plan, |thread| {
-            thread.call(Call::Munmap, [region.base, region.len, 0, 0, 0, 0]).map(|_| ())
+            thread
+                .call(Call::Munmap, [region.base, region.len, 0, 0, 0, 0])
+                .map(|_| ())
         })?;
         longest_stop = longest_stop.max(stopped);
         mapping = Mapping::Unmapped;
     }
-    Ok(Left { disposition, mapping, longest_stop })
+    Ok(Left {
+        disposition,
+        mapping,
+        longest_stop,
+    })
 }
 
 /// Restores the disposition of `signal`, if it is ours.
 fn restore(thread: &mut Borrowed<'_>, region: &Region, signal: u32) -> Result<Disposition, Fault> {
-    let Actions { ours, previous, found } = &region.shared.actions;
+    let Actions {
+        ours,
+        previous,
+        found,
+    } = &region.shared.actions;
     let is = |action: &Action| found.handler.load(Relaxed) == action.handler.load(Relaxed);
     sigaction(thread, region, signal, None)?;
     if is(previous) {
@@ -142,4 +152,3 @@ fn is_inside(process: &Process, shared: &Shared) -> bool {
             blocked & MASK == MASK && blocked & SYNCHRONOUS != SYNCHRONOUS
         })
 }
-

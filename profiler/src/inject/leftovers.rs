@@ -75,7 +75,12 @@ fn remove_mapped(process: &Process, plan: &Plan, parts: &[&MapEntry]) -> Result<
     }
     let signal = shared.config.signal.load(Relaxed) as u32;
     let entered = shared.counters.entered.load(Relaxed);
-    let region = Region { base, len, shared_at, shared };
+    let region = Region {
+        base,
+        len,
+        shared_at,
+        shared,
+    };
     // Whoever sent signals is gone with its BPF programs, so what was sent has arrived.
     take_out(process, plan, &region, signal, Some(entered)).map(|_| ())
 }
@@ -90,15 +95,23 @@ fn open(memfd: &File, offset: u64) -> Option<SharedMap> {
 
 /// The descriptors of the process that lead to a helper's file.
 fn descriptors(process: &Process) -> Vec<u64> {
-    let entries = fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten();
+    let entries = fs::read_dir(format!("/proc/{}/fd", process.pid))
+        .into_iter()
+        .flatten()
+        .flatten();
     let ours = entries.filter(|entry| is_ours(entry.path()));
-    ours.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    ours.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// The file, unless a living profiler uses it: that has locked it.
 fn in_use(process: &Process, file: io::Result<File>) -> Result<File, Error> {
     let pid = process.pid;
-    let file = file.map_err(|source| Error::Access { pid, what: "open the helper in the memory", source })?;
+    let file = file.map_err(|source| Error::Access {
+        pid,
+        what: "open the helper in the memory",
+        source,
+    })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::InUse { pid }),
         _ => Ok(file),

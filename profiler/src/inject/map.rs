@@ -66,15 +66,26 @@ impl Mapped {
                 let memfd = memfd.map_err(|source| access(&process, "fill the helper's memory", source))?;
                 progress.memfd = Some((fd, memfd));
             }
-            let Some((fd, _)) = progress.memfd else { return Err(Fault::Unfit) };
+            let Some((fd, _)) = progress.memfd else {
+                return Err(Fault::Unfit);
+            };
             if progress.base.is_none() {
                 let arguments = [0, image.len(), PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0];
                 progress.base = Some(thread.call(Call::Mmap, arguments)?);
             }
-            let Some(base) = progress.base else { return Err(Fault::Unfit) };
+            let Some(base) = progress.base else {
+                return Err(Fault::Unfit);
+            };
             if !progress.is_split {
                 let (at, len) = (base.wrapping_add(image.shared), image.len() - image.shared);
-                let arguments = [at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, image.shared];
+                let arguments = [
+                    at,
+                    len,
+                    PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_FIXED,
+                    fd,
+                    image.shared,
+                ];
                 thread.call(Call::Mmap, arguments)?;
                 progress.is_split = true;
             }
@@ -82,7 +93,10 @@ impl Mapped {
             Ok(base)
         });
         let mapped = done.and_then(|(base, longest_stop)| {
-            let (_, memfd) = progress.memfd.take().ok_or(Error::Image("it was mapped without a file"))?;
+            let (_, memfd) = progress
+                .memfd
+                .take()
+                .ok_or(Error::Image("it was mapped without a file"))?;
             let shared = SharedMap::new(&memfd, image.shared);
             let shared = shared.map_err(|source| access(&process, "share the helper's memory", source))?;
             Ok((base, longest_stop, memfd, shared))
@@ -99,8 +113,20 @@ impl Mapped {
         plan.write_to(&shared.config);
         shared.version.store(VERSION, Relaxed);
         shared.magic.store(MAGIC, Release);
-        let region = Region { base, len: image.len(), shared_at: base.wrapping_add(image.shared), shared };
-        Ok(Self { process, plan, image, region, _memfd: memfd, longest_stop })
+        let region = Region {
+            base,
+            len: image.len(),
+            shared_at: base.wrapping_add(image.shared),
+            shared,
+        };
+        Ok(Self {
+            process,
+            plan,
+            image,
+            region,
+            _memfd: memfd,
+            longest_stop,
+        })
     }
 }
 
@@ -108,7 +134,9 @@ impl Mapped {
 fn fill(process: &Process, fd: u64, image: &Image) -> io::Result<File> {
     let path = format!("/proc/{}/fd/{fd}", process.pid);
     if !leftovers::is_ours(&path) {
-        return Err(io::Error::other("another thread of the process has closed its descriptor"));
+        return Err(io::Error::other(
+            "another thread of the process has closed its descriptor",
+        ));
     }
     let memfd = File::options().read(true).write(true).open(path)?;
     flock(&memfd, FlockOperation::NonBlockingLockExclusive)?;
@@ -119,5 +147,9 @@ fn fill(process: &Process, fd: u64, image: &Image) -> io::Result<File> {
 }
 
 fn access(process: &Process, what: &'static str, source: io::Error) -> Error {
-    Error::Access { pid: process.pid, what, source }
+    Error::Access {
+        pid: process.pid,
+        what,
+        source,
+    }
 }

@@ -79,19 +79,31 @@ pub struct Accept {
 
 impl Accept {
     /// Signals that the kernel sent, as `bpf_send_signal_thread` makes it: no process can.
-    pub const KERNEL: Self = Self { si_code: 0x80, cookie_mask: 0, cookie: 0 };
+    pub const KERNEL: Self = Self {
+        si_code: 0x80,
+        cookie_mask: 0,
+        cookie: 0,
+    };
 }
 
 impl Plan {
     fn write_to(&self, config: &Config) {
         let offset = |word: &std::sync::atomic::AtomicU64, value: u32| word.store(value.into(), Relaxed);
-        config.si_code.store(u64::from(self.accept.si_code.cast_unsigned()), Relaxed);
+        config
+            .si_code
+            .store(u64::from(self.accept.si_code.cast_unsigned()), Relaxed);
         config.cookie_mask.store(self.accept.cookie_mask, Relaxed);
-        config.cookie_magic.store(self.accept.cookie & self.accept.cookie_mask, Relaxed);
+        config
+            .cookie_magic
+            .store(self.accept.cookie & self.accept.cookie_mask, Relaxed);
         config.traceback.store(self.traceback.0, Relaxed);
         config.callers.store(self.callers.0, Relaxed);
-        config.call_traceback.store(self.call_traceback.map_or(0, |address| address.0), Relaxed);
-        config.errno_location.store(self.errno_location.map_or(0, |address| address.0), Relaxed);
+        config
+            .call_traceback
+            .store(self.call_traceback.map_or(0, |address| address.0), Relaxed);
+        config
+            .errno_location
+            .store(self.errno_location.map_or(0, |address| address.0), Relaxed);
         config.go.store(1, Relaxed);
         config.tls_g.store(self.tls_g.cast_unsigned(), Relaxed);
         offset(&config.g_m, self.layout.g_m);
@@ -140,10 +152,15 @@ fn borrow<T: Send>(
             std::thread::sleep(Duration::from_millis(1));
         }
         preflight::gone(process)?;
-        Err(Error::NoIdleThread { pid: process.pid, waited: PATIENCE })
+        Err(Error::NoIdleThread {
+            pid: process.pid,
+            waited: PATIENCE,
+        })
     };
     std::thread::scope(|scope| {
         let lender = scope.spawn(lend);
-        lender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        lender
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

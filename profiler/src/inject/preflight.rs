@@ -21,7 +21,9 @@ pub fn check(process: &Process, plan: &Plan) -> Result<(), Error> {
         return Err(Error::NotX86_64 { pid });
     }
     let status = status(process, pid);
-    let tracer = field(&status, "TracerPid").and_then(|tracer| tracer.parse().ok()).unwrap_or(0);
+    let tracer = field(&status, "TracerPid")
+        .and_then(|tracer| tracer.parse().ok())
+        .unwrap_or(0);
     if tracer != 0 {
         return Err(Error::Traced { pid, tracer });
     }
@@ -32,7 +34,11 @@ pub fn check(process: &Process, plan: &Plan) -> Result<(), Error> {
         seccomp(process, tid)?;
     }
     let callers = process.memory(plan.callers.0, 8);
-    let callers = callers.map_err(|source| Error::Access { pid, what: "read the memory", source })?;
+    let callers = callers.map_err(|source| Error::Access {
+        pid,
+        what: "read the memory",
+        source,
+    })?;
     if callers.iter().all(|&byte| byte == 0) {
         return Err(Error::NoCgoCallers { pid });
     }
@@ -43,7 +49,10 @@ pub fn check(process: &Process, plan: &Plan) -> Result<(), Error> {
 pub(super) fn seccomp(process: &Process, tid: u32) -> Result<(), Error> {
     match field(&status(process, tid), "Seccomp") {
         None | Some("0") => Ok(()),
-        Some(_) => Err(Error::Seccomp { pid: process.pid, tid }),
+        Some(_) => Err(Error::Seccomp {
+            pid: process.pid,
+            tid,
+        }),
     }
 }
 
@@ -65,12 +74,17 @@ pub(super) fn status(process: &Process, tid: u32) -> String {
 
 /// A field of [`status`].
 pub(super) fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
 }
 
 /// A set of signals in [`status`]: bit n-1 for signal n.
 pub(super) fn signals(status: &str, name: &str) -> u64 {
-    field(status, name).and_then(|set| u64::from_str_radix(set, 16).ok()).unwrap_or(0)
+    field(status, name)
+        .and_then(|set| u64::from_str_radix(set, 16).ok())
+        .unwrap_or(0)
 }
 
 /// By the header of the program: `ELFCLASS64`, `EM_X86_64`.

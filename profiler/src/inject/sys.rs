@@ -32,7 +32,9 @@ impl SharedMap {
                 offset,
             )?
         };
-        NonNull::new(base.cast()).map(Self).ok_or(io::ErrorKind::InvalidData.into())
+        NonNull::new(base.cast())
+            .map(Self)
+            .ok_or(io::ErrorKind::InvalidData.into())
     }
 }
 
@@ -56,6 +58,17 @@ impl Drop for SharedMap {
 /// Ends the tracing of a stopped thread and lets it receive `signal`; 0: none. Real-time signals have no name in nix.
 pub(super) fn detach(tid: u32, signal: i32) -> io::Result<()> {
     // SAFETY: this request takes no addresses of ours.
-    let result = unsafe { libc::ptrace(libc::PTRACE_DETACH, tid.cast_signed(), 0, libc::c_long::from(signal)) };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let result = unsafe {
+        libc::ptrace(
+            libc::PTRACE_DETACH,
+            tid.cast_signed(),
+            0,
+            libc::c_long::from(signal),
+        )
+    };
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

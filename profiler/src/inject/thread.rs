@@ -34,7 +34,9 @@ const WALL: u32 = 0x4000_0000;
 /// `PTRACE_EVENT_STOP`.
 const EVENT_STOP: i32 = 128;
 /// How long a thread that waits in the kernel may take to stop.
-const STOP: Duration = Duration::from_millis(100);
+const STOP: Duration = Duration::from_millis(500);
+/// How long it usually takes at most.
+const SOON: Duration = Duration::from_micros(200);
 
 /// Why a borrowed thread cannot be used for more calls.
 #[derive(Debug)]
@@ -83,7 +85,12 @@ impl<'p> Seized<'p> {
             // It has ended: others are left.
             Err(_) => return Err(Fault::Unfit),
         }
-        let seized = Self { process, tid, since, _this_thread: PhantomData };
+        let seized = Self {
+            process,
+            tid,
+            since,
+            _this_thread: PhantomData,
+        };
         seized.request(ptrace::interrupt(pid(tid)))?;
         match seized.wait()? {
             Stop::Event(signal) if signal == nix::libc::SIGTRAP => Ok(seized),
@@ -120,9 +127,16 @@ impl<'p> Seized<'p> {
             && word(m, layout.m_ncgo)? as u32 == 0
             && word(m, plan.m_procid)? != 0;
         // Below the stack pointer there has to be room for a name.
-        let has_room = low.checked_add(2 * Borrowed::SCRATCH).is_some_and(|low| low < regs.rsp) && regs.rsp < high;
+        let has_room = low
+            .checked_add(2 * Borrowed::SCRATCH)
+            .is_some_and(|low| low < regs.rsp)
+            && regs.rsp < high;
         if is_idle && has_room {
-            Ok(Borrowed { thread: self, regs, is_changed: false })
+            Ok(Borrowed {
+                thread: self,
+                regs,
+                is_changed: false,
+            })
         } else {
             Err(Fault::Unfit)
         }
@@ -137,7 +151,7 @@ impl<'p> Seized<'p> {
     }
 
     fn wait(&self) -> Result<Stop, Fault> {
-        let deadline = Instant::now() + STOP;
+        let start = Instant::now();
         let tid = rustix::process::Pid::from_raw(self.tid.cast_signed());
         loop {
             let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(WALL);
@@ -155,9 +169,15 @@ impl<'p> Seized<'p> {
                         _ => Stop::Signal(signal),
                     });
                 }
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_micros(20)),
+                // Nearly always it is a matter of microseconds, which a sleep would make many.
+                Ok(None) if start.elapsed() < SOON => std::thread::yield_now(),
+                Ok(None) if start.elapsed() < STOP => std::thread::sleep(SOON),
                 Ok(None) => {
-                    let stuck = Error::Stuck { pid: self.process.pid, tid: self.tid, waited: STOP };
+                    let stuck = Error::Stuck {
+                        pid: self.process.pid,
+                        tid: self.tid,
+                        waited: STOP,
+                    };
                     return Err(stuck.into());
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -171,12 +191,19 @@ impl<'p> Seized<'p> {
         result.map_err(|errno| match errno {
             // Killed, or its process has executed another program.
             Errno::ESRCH => Fault::Unfit,
-            errno => Error::Access { pid: self.process.pid, what: "trace a thread", source: errno.into() }.into(),
+            errno => Error::Access {
+                pid: self.process.pid,
+                what: "trace a thread",
+                source: errno.into(),
+            }
+            .into(),
         })
     }
 
     fn read(&self, address: u64, len: usize) -> Result<Vec<u8>, Fault> {
-        self.process.memory(address, len).map_err(|source| self.memory_error("read the memory", source))
+        self.process
+            .memory(address, len)
+            .map_err(|source| self.memory_error("read the memory", source))
     }
 
     fn word(&self, address: u64) -> Result<u64, Fault> {
@@ -185,7 +212,12 @@ impl<'p> Seized<'p> {
     }
 
     fn memory_error(&self, what: &'static str, source: io::Error) -> Fault {
-        Error::Access { pid: self.process.pid, what, source }.into()
+        Error::Access {
+            pid: self.process.pid,
+            what,
+            source,
+        }
+        .into()
     }
 }
 
@@ -227,7 +259,12 @@ impl Borrowed<'_> {
                 Stop::Call => {}
                 // Signals come before the entry only: our call has not been made.
                 Stop::Signal(signal) => return Err(self.pass_on(signal)),
-                Stop::Event(_) => return Err(Error::Stopped { pid: self.thread.process.pid }.into()),
+                Stop::Event(_) => {
+                    return Err(Error::Stopped {
+                        pid: self.thread.process.pid,
+                    }
+                    .into());
+                }
             }
         }
         Ok(self.thread.request(ptrace::getregs(id))?.rax)
@@ -321,7 +358,8 @@ impl Call {
 pub(super) fn idle(process: &Process, plan: &Plan) -> Vec<u32> {
     let seems_idle = |tid: &u32| {
         // `202 0xaddress 0x80 0x0 … 0xsp 0xpc` (proc_pid_syscall(5)).
-        let file = fs::read_to_string(format!("/proc/{}/task/{tid}/syscall", process.pid)).unwrap_or_default();
+        let file =
+            fs::read_to_string(format!("/proc/{}/task/{tid}/syscall", process.pid)).unwrap_or_default();
         let mut fields = file.split_whitespace();
         let hex = |field: &str| u64::from_str_radix(field.strip_prefix("0x")?, 16).ok();
         let number = fields.next().and_then(|field| field.parse::<u64>().ok());
@@ -336,8 +374,13 @@ pub(super) fn idle(process: &Process, plan: &Plan) -> Vec<u32> {
 
 /// Its threads.
 pub(super) fn tids(process: &Process) -> Vec<u32> {
-    let names = fs::read_dir(format!("/proc/{}/task", process.pid)).into_iter().flatten().flatten();
-    names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let names = fs::read_dir(format!("/proc/{}/task", process.pid))
+        .into_iter()
+        .flatten()
+        .flatten();
+    names
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 fn pid(tid: u32) -> Pid {

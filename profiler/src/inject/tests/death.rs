@@ -35,7 +35,10 @@ pub(in crate::inject) fn step() {
 fn the_child_that_dies() {
     if let Some(pid) = variable(VICTIM) {
         let process = Process::open(pid).expect("it runs");
-        let installed = Mapped::new(process, plan(pid)).expect("mapped").install().expect("installed");
+        let installed = Mapped::new(process, plan(pid))
+            .expect("mapped")
+            .install()
+            .expect("installed");
         installed.leave(Some(0)).expect("left");
     }
 }
@@ -61,9 +64,11 @@ fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
         deaths += 1;
         remains += u32::from(target.state() != before);
         install(&target).leave(Some(0)).expect("it can be left");
-        assert_eq!(target.state(), before, "after a death at step {die_at}");
+        target.assert_state(&before);
     }
-    println!("{deaths} deaths, {remains} left something");
-    assert!(deaths > 50 && remains > 20);
+    assert!(
+        deaths > 50 && remains > 20,
+        "{deaths} deaths, {remains} left something"
+    );
     assert!(target.finish() > 0);
 }

