@@ -18,6 +18,7 @@ pub mod profile;
 pub mod symbolize;
 
 pub mod format;
+pub mod inject;
 pub mod sampler;
 
 pub mod record;

@@ -1,0 +1,154 @@
+//! Leaving a process as it was.
+
+use super::error::Error;
+use super::install::{MASK, SIGNALS, SYNCHRONOUS, bit, sigaction};
+use super::preflight::{signals, status};
+use super::sys::SharedMap;
+use super::thread::{Borrowed, Call, Fault, tids};
+use super::{Plan, borrow};
+use crate::target::process::Process;
+use profiler_helper::shared::{Action, Actions, BUSY, Shared};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::{Duration, Instant};
+
+/// How long to wait for signals that are on their way, and for threads that are inside.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What was left of us in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// What became of the signal.
+    pub disposition: Disposition,
+    /// What became of the helper.
+    pub mapping: Mapping,
+    /// The longest time that a thread of the process was stopped, from the beginning on.
+    pub longest_stop: Duration,
+}
+
+/// What became of the disposition of the signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// It is as it was.
+    Restored,
+    /// The process has set another since, and it was not touched.
+    Theirs,
+    /// Signals are still pending, which would do what they were not sent for: the handler stays, and passes on.
+    StillPending,
+}
+
+/// What became of the helper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// It is out of the process's memory.
+    Unmapped,
+    /// It stays in the process's memory, as it is not certain that no thread is, or will be, in it. It does nothing.
+    Kept,
+}
+
+/// Where a helper is in the target.
+#[derive(Debug)]
+pub(super) struct Region {
+    /// Address of its first byte.
+    pub(super) base: u64,
+    /// Its size, in bytes.
+    pub(super) len: u64,
+    /// Address of its shared memory.
+    pub(super) shared_at: u64,
+    /// Its shared memory in our address space.
+    pub(super) shared: SharedMap,
+}
+
+/// Takes out a helper that is installed for `signal`, or for none, 0. `sent`: see [`super::Installed::leave`].
+pub(super) fn take_out(
+    process: &Process,
+    plan: &Plan,
+    region: &Region,
+    signal: u32,
+    sent: Option<u64>,
+) -> Result<Left, Error> {
+    let shared = &*region.shared;
+    shared.config.enabled.store(0, Release);
+    let mut longest_stop = Duration::ZERO;
+    let disposition = if !SIGNALS.contains(&signal) {
+        Disposition::Restored
+    } else if !wait_until(|| !is_pending(process, signal)) {
+        Disposition::StillPending
+    } else {
+        let (disposition, stopped) = borrow(process, plan, |thread| restore(thread, region, signal))?;
+        longest_stop = stopped;
+        disposition
+    };
+    let is_quiet = || {
+        let arrived = sent.is_some_and(|sent| sent <= shared.counters.entered.load(Acquire));
+        arrived && !is_inside(process, shared)
+    };
+    let mut mapping = Mapping::Kept;
+    if disposition == Disposition::Restored && wait_until(is_quiet) {
+        let ((), stopped) = borrow(process, plan, |thread| {
+            thread
+                .call(Call::Munmap, [region.base, region.len, 0, 0, 0, 0])
+                .map(|_| ())
+        })?;
+        longest_stop = longest_stop.max(stopped);
+        mapping = Mapping::Unmapped;
+    }
+    Ok(Left {
+        disposition,
+        mapping,
+        longest_stop,
+    })
+}
+
+/// Restores the disposition of `signal`, if it is ours.
+fn restore(thread: &mut Borrowed<'_>, region: &Region, signal: u32) -> Result<Disposition, Fault> {
+    let Actions {
+        ours,
+        previous,
+        found,
+    } = &region.shared.actions;
+    let is = |action: &Action| found.handler.load(Relaxed) == action.handler.load(Relaxed);
+    sigaction(thread, region, signal, None)?;
+    if is(previous) {
+        return Ok(Disposition::Restored);
+    }
+    if !is(ours) {
+        return Ok(Disposition::Theirs);
+    }
+    sigaction(thread, region, signal, Some(previous))?;
+    if is(ours) {
+        return Ok(Disposition::Restored);
+    }
+    // Somebody came in between: it is theirs.
+    sigaction(thread, region, signal, Some(found))?;
+    Ok(Disposition::Theirs)
+}
+
+fn wait_until(condition: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+/// Whether `signal` waits to be delivered to any thread.
+fn is_pending(process: &Process, signal: u32) -> bool {
+    tids(process).into_iter().any(|tid| {
+        let status = status(process, tid);
+        (signals(&status, "SigPnd") | signals(&status, "ShdPnd")) & bit(signal) != 0
+    })
+}
+
+/// Whether a thread is in the handler: from its first instruction to the end of its sigreturn it blocks what the handler
+/// blocks. Signal handlers that block everything, as Go's do, are others.
+fn is_inside(process: &Process, shared: &Shared) -> bool {
+    let has_slot = shared.slots.iter().any(|slot| slot.state.load(Acquire) == BUSY);
+    has_slot
+        || tids(process).into_iter().any(|tid| {
+            let blocked = signals(&status(process, tid), "SigBlk");
+            blocked & MASK == MASK && blocked & SYNCHRONOUS != SYNCHRONOUS
+        })
+}

@@ -1,0 +1,119 @@
+//! Finding what a killed profiler left in a process, and removing it.
+
+use super::error::Error;
+use super::leave::{Region, take_out};
+use super::sys::SharedMap;
+use super::thread::Call;
+use super::{Plan, borrow};
+use crate::target::maps::{FileId, MapEntry};
+use crate::target::process::Process;
+use profiler_helper::shared::{MAGIC, Shared, VERSION};
+use rustix::fs::{FlockOperation, SealFlags, fcntl_get_seals, flock};
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+/// The name of the helper's file.
+pub(super) const NAME: &CStr = c"profiler-hooks";
+/// What `/proc` calls a file with this name.
+const LINK: &str = "/memfd:profiler-hooks (deleted)";
+
+/// Whether this link of `/proc/PID/fd` leads to a helper's file.
+pub(super) fn is_ours(link: impl AsRef<Path>) -> bool {
+    fs::read_link(link).is_ok_and(|target| target == Path::new(LINK))
+}
+
+/// Removes what is there. A handler that may still be reached is left alone: it does nothing.
+pub(super) fn remove(process: &Process, plan: &Plan) -> Result<(), Error> {
+    for fd in descriptors(process) {
+        in_use(process, File::open(format!("/proc/{}/fd/{fd}", process.pid)))?;
+        borrow(process, plan, |thread| {
+            // Its number may mean another file by now.
+            if is_ours(format!("/proc/{}/fd/{fd}", process.pid)) {
+                thread.call(Call::Close, [fd, 0, 0, 0, 0, 0])?;
+            }
+            Ok(())
+        })?;
+    }
+    let maps = process.maps().map_err(|source| Error::Access {
+        pid: process.pid,
+        what: "read the mappings",
+        source: io::Error::other(source),
+    })?;
+    let mut helpers: BTreeMap<FileId, Vec<&MapEntry>> = BTreeMap::new();
+    for entry in maps.iter().filter(|entry| entry.name == LINK) {
+        helpers.entry(entry.file).or_default().push(entry);
+    }
+    for parts in helpers.values() {
+        remove_mapped(process, plan, parts)?;
+    }
+    Ok(())
+}
+
+/// Removes the helper that is mapped as `parts`, in the order of their addresses.
+fn remove_mapped(process: &Process, plan: &Plan, parts: &[&MapEntry]) -> Result<(), Error> {
+    let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
+        return Ok(());
+    };
+    let path = |part: &MapEntry| format!("/proc/{}/map_files/{:x}-{:x}", process.pid, part.start, part.end);
+    let memfd = in_use(process, File::options().read(true).write(true).open(path(first)))?;
+    let (base, len) = (first.start, last.end - first.start);
+    // Memory that is not executable is shared, and tells what was installed.
+    let written = parts.iter().find(|part| !part.executable);
+    let shared = written.and_then(|part| Some((part.start, open(&memfd, part.offset)?)));
+    let Some((shared_at, shared)) = shared else {
+        return borrow(process, plan, |thread| {
+            thread.call(Call::Munmap, [base, len, 0, 0, 0, 0]).map(|_| ())
+        })
+        .map(|_| ());
+    };
+    if shared.magic.load(Acquire) == MAGIC && shared.version.load(Relaxed) != VERSION {
+        return Ok(());
+    }
+    let signal = shared.config.signal.load(Relaxed) as u32;
+    let entered = shared.counters.entered.load(Relaxed);
+    let region = Region {
+        base,
+        len,
+        shared_at,
+        shared,
+    };
+    // Whoever sent signals is gone with its BPF programs, so what was sent has arrived.
+    take_out(process, plan, &region, signal, Some(entered)).map(|_| ())
+}
+
+/// Its shared memory, if the file is sealed as it should be: nobody can cut it off while we look.
+fn open(memfd: &File, offset: u64) -> Option<SharedMap> {
+    let seals = fcntl_get_seals(memfd).ok()?;
+    let end = offset.checked_add(size_of::<Shared>() as u64)?;
+    let is_whole = seals.contains(SealFlags::SHRINK) && memfd.metadata().ok()?.len() >= end;
+    is_whole.then(|| SharedMap::new(memfd, offset).ok()).flatten()
+}
+
+/// The descriptors of the process that lead to a helper's file.
+fn descriptors(process: &Process) -> Vec<u64> {
+    let entries = fs::read_dir(format!("/proc/{}/fd", process.pid))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let ours = entries.filter(|entry| is_ours(entry.path()));
+    ours.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// The file, unless a living profiler uses it: that has locked it.
+fn in_use(process: &Process, file: io::Result<File>) -> Result<File, Error> {
+    let pid = process.pid;
+    let file = file.map_err(|source| Error::Access {
+        pid,
+        what: "open the helper in the memory",
+        source,
+    })?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::InUse { pid }),
+        _ => Ok(file),
+    }
+}

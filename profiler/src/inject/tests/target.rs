@@ -1,0 +1,260 @@
+//! A real program with hooks.
+
+use crate::addr::{Avma, Svma};
+use crate::gopclntab::Pclntab;
+use crate::inject::preflight::{signals, status};
+use crate::inject::thread::tids;
+use crate::inject::{Accept, Plan};
+use crate::target::go::{GoRuntime, TlsG};
+use crate::target::process::Process;
+use bytes::Bytes;
+use nix::libc;
+use object::{Object, ObjectSymbol};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub(super) const TOOLCHAINS: [&str; 3] = ["go1.21.13", "go1.24.11", "local"];
+
+/// What the signals of the tests carry, and where.
+pub(super) const COOKIE: u64 = 0x5ca1_0000_0000_0000;
+const COOKIE_MASK: u64 = 0xffff_0000_0000_0000;
+
+/// `SI_QUEUE`: a process cannot send `SI_KERNEL`.
+const ACCEPT: Accept = Accept {
+    si_code: -1,
+    cookie_mask: COOKIE_MASK,
+    cookie: COOKIE,
+};
+
+/// The program, built once with each toolchain.
+pub(super) fn program(toolchain: &'static str) -> PathBuf {
+    static BUILT: LazyLock<Mutex<BTreeMap<&'static str, TempDir>>> = LazyLock::new(Mutex::default);
+    let mut built = BUILT.lock().expect("no builder panicked");
+    let dir = built.entry(toolchain).or_insert_with(|| {
+        let dir = TempDir::new().expect("temporary directory");
+        let write = |name, text| std::fs::write(dir.path().join(name), text).expect("source is written");
+        write("go.mod", "module example.test/hooks\ngo 1.21\n");
+        write("main.go", include_str!("testdata/main.go"));
+        write("hooks.c", include_str!("testdata/hooks.c"));
+        write("hooks.h", include_str!("testdata/hooks.h"));
+        let mut go = Command::new("go");
+        go.args(["build", "-o", "hooks"])
+            .env("GOTOOLCHAIN", toolchain)
+            .current_dir(&dir);
+        crate::gopclntab::fixtures::run(&mut go, &[]);
+        dir
+    });
+    dir.path().join("hooks")
+}
+
+/// The program, running.
+pub(super) struct Target {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    /// Worker by thread.
+    pub(super) workers: BTreeMap<u32, u64>,
+    /// What is known of it.
+    pub(super) plan: Plan,
+}
+
+impl Target {
+    pub(super) fn start(toolchain: &'static str) -> Self {
+        let mut child = Command::new(program(toolchain))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut workers = BTreeMap::new();
+        loop {
+            let mut line = String::new();
+            output.read_line(&mut line).expect("a line");
+            let Some((who, tid)) = line.trim().split_once(' ') else {
+                break;
+            };
+            workers.insert(tid.parse().expect("a thread"), who.parse().expect("a worker"));
+        }
+        let plan = plan(child.id());
+        Self {
+            child,
+            output,
+            workers,
+            plan,
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn process(&self) -> Process {
+        Process::open(self.pid()).expect("it runs")
+    }
+
+    /// Ends its work; returns how many rounds it did. It has checked all of its results.
+    pub(super) fn finish(mut self) -> u64 {
+        drop(self.child.stdin.take());
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).expect("text");
+        let status = self.child.wait().expect("it is ours");
+        assert!(status.success(), "{status}: {rest}");
+        rest.trim()
+            .strip_prefix("rounds ")
+            .expect("rounds")
+            .parse()
+            .expect("a number")
+    }
+
+    /// Sends `signal` to a thread, as the kernel would.
+    pub(super) fn send(&self, tid: u32, signal: u32, value: u64) -> std::io::Result<()> {
+        // siginfo of rt_tgsigqueueinfo(2): signal at 0, code at 8, value at 24.
+        let mut info = [0_u64; 16];
+        info[0] = signal.into();
+        info[1] = u64::from(ACCEPT.si_code.cast_unsigned());
+        info[3] = value;
+        // SAFETY: the kernel reads 128 bytes.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_rt_tgsigqueueinfo,
+                self.pid(),
+                tid,
+                signal,
+                info.as_ptr(),
+            )
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
+    }
+
+    /// Checks that the state is as it was. A thread that handles one of Go's own signals right now is looked at again.
+    pub(super) fn assert_state(&self, before: &State) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.state() != *before && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert_eq!(self.state(), *before);
+    }
+
+    /// What must be the same before and after us.
+    pub(super) fn state(&self) -> State {
+        let process = self.process();
+        let maps = process.maps().expect("maps");
+        let leader = status(&process, self.pid());
+        let blocked = tids(&process)
+            .into_iter()
+            .map(|tid| (tid, signals(&status(&process, tid), "SigBlk")));
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("descriptors")
+            .flatten();
+        State {
+            executable: maps
+                .iter()
+                .filter(|map| map.executable || map.name.contains("memfd"))
+                .map(|map| (map.start, map.end, map.name.clone()))
+                .collect(),
+            caught: signals(&leader, "SigCgt"),
+            ignored: signals(&leader, "SigIgn"),
+            tracer: leader
+                .lines()
+                .find(|line| line.starts_with("TracerPid"))
+                .map(str::to_owned),
+            blocked: blocked
+                .filter(|(tid, _)| self.workers.contains_key(tid))
+                .collect(),
+            descriptors: descriptors
+                .map(|entry| (entry.file_name(), std::fs::read_link(entry.path()).ok()))
+                .map(|entry| format!("{entry:?}"))
+                .collect(),
+        }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct State {
+    executable: BTreeSet<(u64, u64, String)>,
+    caught: u64,
+    ignored: u64,
+    tracer: Option<String>,
+    blocked: BTreeMap<u32, u64>,
+    descriptors: BTreeSet<String>,
+}
+
+/// What the symbols of the running program say.
+pub(super) fn plan(pid: u32) -> Plan {
+    let data = Bytes::from(std::fs::read(format!("/proc/{pid}/exe")).expect("the program"));
+    let object = object::File::parse(&*data).expect("an ELF file");
+    let pclntab = Pclntab::find(&object, &data).expect("no error").expect("a table");
+    let runtime = GoRuntime::find(&object, &data, &pclntab)
+        .expect("no error")
+        .expect("a runtime");
+    // The program is not position independent.
+    let address = |name| object.symbol_by_name(name).map(|symbol| Avma(symbol.address()));
+    let needed = |name| address(name).unwrap_or_else(|| panic!("no {name}"));
+    let futex = pclntab
+        .functions_named("runtime.futex")
+        .find(|function| !function.is_wrapper())
+        .expect("a function");
+    let (Svma(start), Svma(end)) = (futex.entry(), futex.end());
+    let minor = runtime.version.as_ref().expect("a version").minor;
+    let TlsG::Fixed(tls_g) = runtime.tls else {
+        panic!("an executable")
+    };
+    Plan {
+        futex: Avma(start)..Avma(end),
+        tls_g,
+        layout: runtime.layout,
+        g_stack_lo: 0,
+        m_procid: if minor < 25 { 72 } else { 64 },
+        m_lockedg: match minor {
+            21 => 352,
+            22 | 23 => 344,
+            24 => 368,
+            25 => 360,
+            _ => 384,
+        },
+        traceback: needed("runtime.cgoTraceback"),
+        callers: needed("_cgo_callers"),
+        call_traceback: address("x_cgo_call_traceback_function"),
+        errno_location: Some(errno_location(pid)),
+        go_handlers: [
+            "runtime.cgoSigtramp.abi0",
+            "runtime.cgoSigtramp",
+            "runtime.sigtramp.abi0",
+            "runtime.sigtramp",
+        ]
+        .into_iter()
+        .filter_map(address)
+        .collect(),
+        accept: ACCEPT,
+    }
+}
+
+fn errno_location(pid: u32) -> Avma {
+    let maps = Process::open(pid).expect("it runs").maps().expect("maps");
+    let libc = maps
+        .iter()
+        .find(|map| map.name.contains("/libc.so") && map.offset == 0)
+        .expect("a libc");
+    let data = std::fs::read(&libc.name).expect("the libc");
+    let object = object::File::parse(&*data).expect("an ELF file");
+    let mut symbols = object.dynamic_symbols();
+    let symbol = symbols
+        .find(|symbol| symbol.name() == Ok("__errno_location"))
+        .expect("a symbol");
+    Avma(libc.start + symbol.address())
+}

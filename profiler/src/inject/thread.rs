@@ -1,0 +1,395 @@
+//! Borrowing a thread of the target for system calls.
+//!
+//! The thread is one that waits for work in Go's scheduler: in the FUTEX_WAIT of `runtime.futex`, on its system stack,
+//! with no goroutine and no callback beneath. It holds no lock, and its wait may end for no reason: Go looks at its
+//! condition again. `runtime.futex` is assembly of Go's oldest calling convention, in which a caller expects nothing of
+//! any register but the stack and frame pointers (runtime/sys_linux_amd64.s and runtime/os_linux.go, `futexsleep`, Go
+//! 1.21–1.27). So whatever system call its own `syscall` instruction makes instead, and whenever we die in between, all
+//! that happens to the thread is that it wakes up too early. No byte of code is changed, and no byte of data that is in use.
+
+use super::error::Error;
+use super::{Plan, sys};
+use crate::target::process::Process;
+use nix::errno::Errno;
+use nix::libc::user_regs_struct;
+use nix::sys::ptrace::{self, Options};
+use nix::unistd::Pid;
+use rustix::process::{WaitOptions, waitpid};
+use std::fs::{self, File};
+use std::io;
+use std::marker::PhantomData;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+/// futex(2) on x86-64.
+const SYS_FUTEX: u64 = 202;
+/// `FUTEX_WAIT`, which is 0, without the flag `FUTEX_PRIVATE_FLAG`.
+const FUTEX_OPERATION: u64 = 0x7f;
+/// `syscall`.
+const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
+/// `orig_rax` of a thread that is not in a system call: the kernel then restarts none.
+const NO_CALL: u64 = u64::MAX;
+/// wait4(2): children and tracees that were cloned, too.
+const WALL: u32 = 0x4000_0000;
+/// `PTRACE_EVENT_STOP`.
+const EVENT_STOP: i32 = 128;
+/// How long a thread that waits in the kernel may take to stop.
+const STOP: Duration = Duration::from_millis(500);
+/// How long it usually takes at most.
+const SOON: Duration = Duration::from_micros(200);
+
+/// Why a borrowed thread cannot be used for more calls.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A signal came for it, and it has been let go to handle it: borrow again.
+    Interrupted,
+    /// It is not what we look for.
+    Unfit,
+    /// All is over.
+    Failed(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A thread that we trace and have stopped. Dropping it lets it go on as if nothing had happened.
+#[derive(Debug)]
+pub(super) struct Seized<'p> {
+    process: &'p Process,
+    tid: u32,
+    since: Instant,
+    /// ptrace(2) knows a tracer by its thread.
+    _this_thread: PhantomData<*const ()>,
+}
+
+/// What a wait brought.
+enum Stop {
+    /// On our request, or a stop of the whole process.
+    Event(i32),
+    /// Before or after a system call.
+    Call,
+    /// Before this signal is delivered.
+    Signal(i32),
+}
+
+impl<'p> Seized<'p> {
+    /// Stops thread `tid`. PTRACE_SEIZE changes nothing in it; and without PTRACE_O_EXITKILL it goes on should we die.
+    pub(super) fn stop(process: &'p Process, tid: u32) -> Result<Self, Fault> {
+        let since = Instant::now();
+        match ptrace::seize(pid(tid), Options::PTRACE_O_TRACESYSGOOD) {
+            Ok(()) => step(),
+            Err(Errno::EPERM) => return Err(Error::NotPermitted { pid: process.pid }.into()),
+            // It has ended: others are left.
+            Err(_) => return Err(Fault::Unfit),
+        }
+        let seized = Self {
+            process,
+            tid,
+            since,
+            _this_thread: PhantomData,
+        };
+        seized.request(ptrace::interrupt(pid(tid)))?;
+        match seized.wait()? {
+            Stop::Event(signal) if signal == nix::libc::SIGTRAP => Ok(seized),
+            Stop::Event(_) => Err(Error::Stopped { pid: process.pid }.into()),
+            Stop::Signal(signal) => Err(seized.pass_on(signal)),
+            Stop::Call => Err(Fault::Unfit),
+        }
+    }
+
+    /// Makes sure that the thread waits for work in the scheduler.
+    pub(super) fn borrow(self, plan: &Plan) -> Result<Borrowed<'p>, Fault> {
+        let regs = self.request(ptrace::getregs(pid(self.tid)))?;
+        let call = regs.rip.wrapping_sub(SYSCALL_INSTRUCTION.len() as u64);
+        let is_wait = regs.orig_rax == SYS_FUTEX && regs.rsi & FUTEX_OPERATION == 0;
+        let in_futex = plan.futex.start.0 <= call && regs.rip < plan.futex.end.0;
+        if !is_wait || !in_futex || self.read(call, 2)? != SYSCALL_INSTRUCTION {
+            return Err(Fault::Unfit);
+        }
+        let layout = &plan.layout;
+        let word = |base: u64, offset: u32| self.word(base.wrapping_add(offset.into()));
+        let g = self.word(regs.fs_base.wrapping_add_signed(plan.tls_g))?;
+        if g == 0 {
+            return Err(Fault::Unfit);
+        }
+        let m = word(g, layout.g_m)?;
+        if m == 0 {
+            return Err(Fault::Unfit);
+        }
+        let low = word(g, plan.g_stack_lo)?;
+        let high = word(g, layout.g_stack_hi)?;
+        let is_idle = word(m, layout.m_g0)? == g
+            && word(m, layout.m_curg)? == 0
+            && word(m, plan.m_lockedg)? == 0
+            && word(m, layout.m_ncgo)? as u32 == 0
+            && word(m, plan.m_procid)? != 0;
+        // Below the stack pointer there has to be room for a name.
+        let has_room = low
+            .checked_add(2 * Borrowed::SCRATCH)
+            .is_some_and(|low| low < regs.rsp)
+            && regs.rsp < high;
+        if is_idle && has_room {
+            Ok(Borrowed {
+                thread: self,
+                regs,
+                is_changed: false,
+            })
+        } else {
+            Err(Fault::Unfit)
+        }
+    }
+
+    /// Lets the thread go, to handle `signal`.
+    fn pass_on(self, signal: i32) -> Fault {
+        let _ = sys::detach(self.tid, signal);
+        step();
+        std::mem::forget(self);
+        Fault::Interrupted
+    }
+
+    fn wait(&self) -> Result<Stop, Fault> {
+        let start = Instant::now();
+        let tid = rustix::process::Pid::from_raw(self.tid.cast_signed());
+        loop {
+            let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(WALL);
+            match waitpid(tid, options) {
+                Ok(Some((_, status))) => {
+                    let raw = status.as_raw();
+                    let Some(signal) = status.stopping_signal() else {
+                        // It has ended; its successors, if any, can be borrowed.
+                        return Err(Fault::Unfit);
+                    };
+                    step();
+                    return Ok(match raw >> 16 {
+                        EVENT_STOP => Stop::Event(signal),
+                        0 if signal == nix::libc::SIGTRAP | 0x80 => Stop::Call,
+                        _ => Stop::Signal(signal),
+                    });
+                }
+                // Nearly always it is a matter of microseconds, which a sleep would make many.
+                Ok(None) if start.elapsed() < SOON => std::thread::yield_now(),
+                Ok(None) if start.elapsed() < STOP => std::thread::sleep(SOON),
+                Ok(None) => {
+                    let stuck = Error::Stuck {
+                        pid: self.process.pid,
+                        tid: self.tid,
+                        waited: STOP,
+                    };
+                    return Err(stuck.into());
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return Err(Fault::Unfit),
+            }
+        }
+    }
+
+    fn request<T>(&self, result: nix::Result<T>) -> Result<T, Fault> {
+        step();
+        result.map_err(|errno| match errno {
+            // Killed, or its process has executed another program.
+            Errno::ESRCH => Fault::Unfit,
+            errno => Error::Access {
+                pid: self.process.pid,
+                what: "trace a thread",
+                source: errno.into(),
+            }
+            .into(),
+        })
+    }
+
+    fn read(&self, address: u64, len: usize) -> Result<Vec<u8>, Fault> {
+        self.process
+            .memory(address, len)
+            .map_err(|source| self.memory_error("read the memory", source))
+    }
+
+    fn word(&self, address: u64) -> Result<u64, Fault> {
+        let bytes = self.read(address, 8)?;
+        Ok(bytes.try_into().map_or(0, u64::from_le_bytes))
+    }
+
+    fn memory_error(&self, what: &'static str, source: io::Error) -> Fault {
+        Error::Access {
+            pid: self.process.pid,
+            what,
+            source,
+        }
+        .into()
+    }
+}
+
+impl Drop for Seized<'_> {
+    fn drop(&mut self) {
+        // A thread that has ended needs no detaching, and one that runs is let go when our own thread ends.
+        let _ = sys::detach(self.tid, 0);
+        step();
+    }
+}
+
+/// A thread of the target that makes system calls for us. Dropping it gives it back: its wait ends early.
+#[derive(Debug)]
+pub(super) struct Borrowed<'p> {
+    thread: Seized<'p>,
+    /// As it waited.
+    regs: user_regs_struct,
+    is_changed: bool,
+}
+
+impl Borrowed<'_> {
+    /// How many bytes below its stack pointer are of no use to anybody while the thread waits.
+    const SCRATCH: u64 = 256;
+
+    /// Makes the thread call the kernel. The result is as the kernel returned it: an error is between -4095 and -1.
+    fn call_raw(&mut self, number: u64, arguments: [u64; 6]) -> Result<u64, Fault> {
+        let mut regs = self.regs;
+        let [rdi, rsi, rdx, r10, r8, r9] = arguments;
+        (regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9) = (rdi, rsi, rdx, r10, r8, r9);
+        regs.rip = self.regs.rip.wrapping_sub(SYSCALL_INSTRUCTION.len() as u64);
+        (regs.rax, regs.orig_rax) = (number, NO_CALL);
+        self.is_changed = true;
+        let id = pid(self.thread.tid);
+        self.thread.request(ptrace::setregs(id, regs))?;
+        // To the entry of the call, and to its exit.
+        for _ in 0..2 {
+            self.thread.request(ptrace::syscall(id, None))?;
+            match self.thread.wait()? {
+                Stop::Call => {}
+                // Signals come before the entry only: our call has not been made.
+                Stop::Signal(signal) => return Err(self.pass_on(signal)),
+                Stop::Event(_) => {
+                    return Err(Error::Stopped {
+                        pid: self.thread.process.pid,
+                    }
+                    .into());
+                }
+            }
+        }
+        Ok(self.thread.request(ptrace::getregs(id))?.rax)
+    }
+
+    /// Makes the thread call the kernel.
+    pub(super) fn call(&mut self, call: Call, arguments: [u64; 6]) -> Result<u64, Fault> {
+        let (name, number) = call.name_and_number();
+        let result = self.call_raw(number, arguments)?;
+        match result.cast_signed() {
+            error @ -4095..=-1 => Err(Fault::Failed(Error::Call {
+                pid: self.thread.process.pid,
+                call: name,
+                source: io::Error::from_raw_os_error(-error as i32),
+            })),
+            _ => Ok(result),
+        }
+    }
+
+    /// Puts a string into memory that nobody uses, below the stack pointer; returns its address. Only good for calls
+    /// that follow at once.
+    pub(super) fn scratch(&mut self, string: &std::ffi::CStr) -> Result<u64, Fault> {
+        let bytes = string.to_bytes_with_nul();
+        debug_assert!(bytes.len() as u64 <= Self::SCRATCH);
+        let address = self.regs.rsp.wrapping_sub(Self::SCRATCH);
+        let path = format!("/proc/{}/mem", self.thread.process.pid);
+        let memory = File::options().write(true).open(path);
+        let written = memory.and_then(|memory| memory.write_all_at(bytes, address));
+        step();
+        written.map_err(|source| self.thread.memory_error("write to the stack of a thread", source))?;
+        Ok(address)
+    }
+
+    /// How long the thread has been stopped.
+    pub(super) fn stopped(&self) -> Duration {
+        self.thread.since.elapsed()
+    }
+
+    /// Ends the wait as a signal would have: FUTEX_WAIT returns EINTR.
+    fn end_wait(&mut self) {
+        if !std::mem::take(&mut self.is_changed) {
+            return;
+        }
+        let mut regs = self.regs;
+        regs.rax = (-nix::libc::EINTR as i64).cast_unsigned();
+        regs.orig_rax = NO_CALL;
+        // If the thread is no more, there is nothing to restore.
+        let _ = ptrace::setregs(pid(self.thread.tid), regs);
+        step();
+    }
+
+    fn pass_on(&mut self, signal: i32) -> Fault {
+        self.end_wait();
+        let _ = sys::detach(self.thread.tid, signal);
+        step();
+        Fault::Interrupted
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        self.end_wait();
+    }
+}
+
+/// The system calls that are made in the target.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Call {
+    Close,
+    Mmap,
+    Munmap,
+    MemfdCreate,
+    RtSigaction,
+}
+
+impl Call {
+    /// By arch/x86/entry/syscalls/syscall_64.tbl.
+    fn name_and_number(self) -> (&'static str, u64) {
+        match self {
+            Self::Close => ("close", 3),
+            Self::Mmap => ("mmap", 9),
+            Self::Munmap => ("munmap", 11),
+            Self::RtSigaction => ("rt_sigaction", 13),
+            Self::MemfdCreate => ("memfd_create", 319),
+        }
+    }
+}
+
+/// The threads of the process, with what they wait for: those that seem to wait for work in the scheduler. Looking
+/// only.
+pub(super) fn idle(process: &Process, plan: &Plan) -> Vec<u32> {
+    let seems_idle = |tid: &u32| {
+        // `202 0xaddress 0x80 0x0 … 0xsp 0xpc` (proc_pid_syscall(5)).
+        let file =
+            fs::read_to_string(format!("/proc/{}/task/{tid}/syscall", process.pid)).unwrap_or_default();
+        let mut fields = file.split_whitespace();
+        let hex = |field: &str| u64::from_str_radix(field.strip_prefix("0x")?, 16).ok();
+        let number = fields.next().and_then(|field| field.parse::<u64>().ok());
+        let operation = fields.nth(1).and_then(hex);
+        let pc = fields.last().and_then(hex);
+        number == Some(SYS_FUTEX)
+            && operation.is_some_and(|operation| operation & FUTEX_OPERATION == 0)
+            && pc.is_some_and(|pc| plan.futex.start.0 <= pc && pc < plan.futex.end.0)
+    };
+    tids(process).into_iter().filter(seems_idle).collect()
+}
+
+/// Its threads.
+pub(super) fn tids(process: &Process) -> Vec<u32> {
+    let names = fs::read_dir(format!("/proc/{}/task", process.pid))
+        .into_iter()
+        .flatten()
+        .flatten();
+    names
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+fn pid(tid: u32) -> Pid {
+    Pid::from_raw(tid.cast_signed())
+}
+
+/// A point at which we may die. Tests make us.
+#[cfg(not(test))]
+fn step() {}
+
+#[cfg(test)]
+use super::tests::step;
