@@ -42,10 +42,6 @@ pub fn config() -> &'static Config {
 #[btf_map]
 pub static PROCS: HashMap<u32, u32, 16384> = HashMap::new();
 
-/// Threads that were asked what their hooks say: tid → when. User space removes those that answered.
-#[btf_map]
-pub static ASKED: HashMap<u32, u64, 16384> = HashMap::new();
-
 /// What is known of each watched program image.
 #[btf_map]
 pub static SLOTS: Array<ProcSlot, 16384, MMAPABLE> = Array::new();

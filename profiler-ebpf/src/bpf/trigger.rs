@@ -1,9 +1,10 @@
 //! Asking a sampled thread what the traceback hooks of its program say: by a signal, sent so that it disturbs nothing.
 //!
 //! A thread is asked only where it was interrupted in user mode: it cannot be in a system call then, so none is
-//! interrupted, and the signal's handler runs at the very instruction that was sampled.
+//! interrupted, and the signal's handler runs at the very instruction that was sampled. While it runs, the thread is on
+//! its alternate stack, where it is not asked again.
 
-use super::maps::{ASKED, Scratch, config, count};
+use super::maps::{Scratch, config, count};
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_send_signal_thread};
 use core::ffi::c_void;
@@ -23,16 +24,13 @@ pub fn ask(scratch: *mut Scratch, slot: *const ProcSlot, task: *const task_struc
         (asking, addr_of_mut!((*asking).signal).read_volatile())
     };
     // SAFETY: scratch is this CPU's map value.
-    let (state, tid, now) = unsafe {
-        let header = &(*scratch).header;
-        (&(*scratch).state, header.tid, header.time_ns)
-    };
+    let (state, now) = unsafe { (&(*scratch).state, (*scratch).header.time_ns) };
     // Where the stack has no C with Go beneath, and where the thread is not Go's, there is nothing to ask.
     if signal == 0 || (state.left_c == 0 && state.g != 0) {
         return;
     }
-    let outcome = match admit(scratch, asking, task, signal, tid, now) {
-        Ok(thread) => send(scratch, asking, signal, thread, tid, now),
+    let outcome = match admit(scratch, asking, task, signal, now) {
+        Ok(thread) => send(scratch, asking, signal, thread),
         Err(refusal) => refusal,
     };
     count(outcome, 1);
@@ -45,7 +43,6 @@ fn admit(
     asking: *mut Asking,
     task: *const task_struct,
     signal: u32,
-    tid: u32,
     now: u64,
 ) -> Result<u64, Counter> {
     let config = config();
@@ -72,12 +69,6 @@ fn admit(
     if size == 0 || sp.wrapping_sub(stack) < size {
         return Err(Counter::NotAskedNoStack);
     }
-    // SAFETY: the value is copied at once.
-    if let Some(&asked) = unsafe { ASKED.get(tid) }
-        && now.wrapping_sub(asked) < Asking::PATIENCE_NS
-    {
-        return Err(Counter::NotAskedWaiting);
-    }
     // SAFETY: a map value. That other CPUs write it as well makes the count inexact, no more.
     let too_many = unsafe {
         if now.wrapping_sub((*asking).window_ns) >= Asking::WINDOW_NS {
@@ -94,13 +85,8 @@ fn admit(
 
 #[inline(always)]
 fn send(scratch: *mut Scratch, asking: *mut Asking, signal: u32, thread: u64, tid: u32, now: u64) -> Counter {
-    // Before the signal: the answer may come at once.
-    if ASKED.insert(tid, now, 0).is_err() {
-        return Counter::NotAskedBusy;
-    }
     // SAFETY: no precondition; the kernel sends it when interrupts are on again, before the thread goes on.
     if unsafe { bpf_send_signal_thread(signal) } != 0 {
-        let _ = ASKED.remove(tid);
         return Counter::NotAskedBusy;
     }
     // SAFETY: both are map values; see `admit`.

@@ -127,8 +127,6 @@ pub struct Asking {
 impl Asking {
     /// Length of a window, in nanoseconds.
     pub const WINDOW_NS: u64 = 100_000_000;
-    /// How long an answer is waited for, in nanoseconds. Before, the same thread is not asked again.
-    pub const PATIENCE_NS: u64 = 100_000_000;
 }
 
 impl ProcSlot {
@@ -202,15 +200,13 @@ pub enum Counter {
     NotAskedNoStack = 10,
     /// ... because enough were asked in the last moment.
     NotAskedRate = 11,
-    /// ... because they have not answered yet.
-    NotAskedWaiting = 12,
     /// ... because the kernel could not send the signal.
-    NotAskedBusy = 13,
+    NotAskedBusy = 12,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 13;
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What was typed.
 
 use clap::{Args, Parser, Subcommand};
+use profiler::record::HookMode;
 use profiler::sampler::MAX_FREQUENCY_HZ;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -62,6 +63,11 @@ pub struct Record {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub max_frames: u32,
 
+    /// Whether to ask the program's own traceback hooks (runtime.SetCgoTraceback of Go). To do so, a signal handler is
+    /// put into the process; see the README for what that means.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Hooks::Off)]
+    pub hooks: Hooks,
+
     /// Write the closing table as JSON, too.
     #[arg(long, value_name = "FILE")]
     pub summary_json: Option<PathBuf>,
@@ -69,6 +75,27 @@ pub struct Record {
     /// Command to start and record, with its children.
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
     pub command: Vec<OsString>,
+}
+
+/// When hooks are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Hooks {
+    /// Where it is possible; elsewhere stacks are as walked.
+    Auto,
+    /// Never: nothing in a process is touched.
+    Off,
+    /// Always; where it is not possible there is no recording.
+    Require,
+}
+
+impl From<Hooks> for HookMode {
+    fn from(when: Hooks) -> Self {
+        match when {
+            Hooks::Auto => Self::Auto,
+            Hooks::Off => Self::Off,
+            Hooks::Require => Self::Require,
+        }
+    }
 }
 
 /// Looks at a process, without touching it: its Go runtime, the traceback hooks that it registered with

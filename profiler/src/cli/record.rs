@@ -52,6 +52,7 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
             kernel_frames: !args.no_kernel || args.kernel,
             follow_children: !args.command.is_empty(),
         },
+        hooks: args.hooks.into(),
     })?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;

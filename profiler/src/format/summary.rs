@@ -2,7 +2,7 @@
 
 use super::escape;
 use super::text::{percent, thousands};
-use crate::profile::{Profile, Summary};
+use crate::profile::{HookAnswers, Profile, Summary};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,6 +16,7 @@ pub fn text(profile: &Profile) -> String {
     let mut table = Table::default();
     samples(&mut table, profile);
     lost(&mut table, &profile.summary);
+    hooks(&mut table, profile.summary.hooks.as_ref());
     let mut out = table.render();
     missing(&mut out, &profile.summary);
     out
@@ -72,6 +73,21 @@ fn lost(table: &mut Table, summary: &Summary) {
             summary.withheld_ticks,
             "ticks while a hypervisor or a long interrupt had the CPU: the target did not run",
         );
+    }
+}
+
+fn hooks(table: &mut Table, hooks: Option<&HookAnswers>) {
+    let Some(hooks) = hooks else { return };
+    table.row(
+        0,
+        "hook answers",
+        hooks.used,
+        "stacks are as the program's own hooks gave them",
+    );
+    let unanswered = ("not in time; the stack is as walked", hooks.unanswered);
+    let others = hooks.refused.iter().chain(&hooks.not_asked).copied();
+    for (reason, n) in std::iter::once(unanswered).chain(others).filter(|(_, n)| *n > 0) {
+        table.row(1, "without", n, reason);
     }
 }
 
@@ -144,6 +160,7 @@ impl Table {
 /// | `samples.ended_early` | a list of `reason`, `samples`, `sentence` for each way in which walks ended early |
 /// | `lost.total`, `lost.ring_full`, `lost.ticks` | samples that are not in the profile, by cause |
 /// | `withheld_ticks` | ticks of the clock while a hypervisor or a long interrupt had the CPU; not lost, the target did not run |
+/// | `hooks.used`, `hooks.unanswered`, `hooks.refused`, `hooks.not_asked` | if traceback hooks were asked: samples with their answers, without, and why |
 /// | `modules_without_symbols` | a list of `module`, `samples`, `reason`, most samples first |
 ///
 /// Names are not escaped beyond what JSON demands.
@@ -167,6 +184,8 @@ struct Document<'a> {
     samples: Samples,
     lost: Lost,
     withheld_ticks: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hooks: Option<Hooks>,
     modules_without_symbols: Vec<WithoutSymbols<'a>>,
 }
 
@@ -191,6 +210,25 @@ struct Lost {
     total: u64,
     ring_full: u64,
     ticks: u64,
+}
+
+#[derive(Serialize)]
+struct Hooks {
+    used: u64,
+    unanswered: u64,
+    refused: BTreeMap<&'static str, u64>,
+    not_asked: BTreeMap<&'static str, u64>,
+}
+
+impl Hooks {
+    fn of(hooks: &HookAnswers) -> Self {
+        Self {
+            used: hooks.used,
+            unanswered: hooks.unanswered,
+            refused: hooks.refused.iter().copied().collect(),
+            not_asked: hooks.not_asked.iter().copied().collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -238,6 +276,7 @@ impl<'a> Document<'a> {
                 ticks: summary.lost_ticks,
             },
             withheld_ticks: summary.withheld_ticks,
+            hooks: summary.hooks.as_ref().map(Hooks::of),
             modules_without_symbols: summary
                 .missing
                 .iter()

@@ -24,8 +24,8 @@ const MAX_HELD: usize = 1024;
 /// What a sample and its answer have in common, and when the sample was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// Id of the thread, as the helper in the target knows it.
-    pub tid: u32,
+    /// The thread: its thread pointer.
+    pub thread: u64,
     /// The interrupted instruction.
     pub pc: u64,
     /// What the signal carried; 0 if nothing.
@@ -99,7 +99,7 @@ impl<S> Join<S> {
             return;
         }
         for held in &mut self.held {
-            held.met |= held.answer.tid == asked.tid;
+            held.met |= held.answer.thread == asked.thread;
         }
         self.waiting.push_back((asked, sample));
         if self.waiting.len() > MAX_WAITING
@@ -123,7 +123,10 @@ impl<S> Join<S> {
             self.counts.late += 1;
             return;
         }
-        let met = self.waiting.iter().any(|(asked, _)| asked.tid == answer.tid);
+        let met = self
+            .waiting
+            .iter()
+            .any(|(asked, _)| asked.thread == answer.thread);
         self.held.push_back(Held {
             answer,
             since_ns: now_ns,
@@ -197,7 +200,9 @@ impl<S> Join<S> {
 
 impl Asked {
     fn fits(&self, answer: &Answer) -> bool {
-        self.tid == answer.tid && self.pc == answer.pc && (self.cookie == 0 || self.cookie == answer.cookie)
+        self.thread == answer.thread
+            && self.pc == answer.pc
+            && (self.cookie == 0 || self.cookie == answer.cookie)
     }
 }
 

@@ -20,8 +20,23 @@ pub struct Summary {
     /// Ticks that never came because a hypervisor or a long interrupt had taken the CPU away. Not lost: the target did
     /// not run.
     pub withheld_ticks: u64,
+    /// What the traceback hooks of the program had to say; `None` if they were not asked.
+    pub hooks: Option<HookAnswers>,
     /// Modules that frames were in but that gave them no name, most samples first.
     pub missing: Vec<Missing>,
+}
+
+/// What became of the questions to traceback hooks. All numbers are samples.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookAnswers {
+    /// Whose stacks are as the hooks answered.
+    pub used: u64,
+    /// Whose threads were asked and did not answer in time; their stacks are as walked.
+    pub unanswered: u64,
+    /// Answers that were not used, by reason.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Whose threads had C on their stacks and were not asked, by reason; their stacks are as walked.
+    pub not_asked: Vec<(&'static str, u64)>,
 }
 
 /// A module whose functions have no names.

@@ -3,7 +3,8 @@
 
 use super::images::{Image, ModuleIdx};
 use crate::addr::Avma;
-use crate::merge::{self, MergedFrame};
+use crate::hooks::Answer;
+use crate::merge::{self, Code, MergedFrame};
 use crate::profile::Origin;
 use crate::sampler::RawSample;
 use profiler_abi::sample::Header;
@@ -69,8 +70,30 @@ pub struct Collected {
 impl Collected {
     /// Counts a sample; `image` is the program image that the process ran, if we know it.
     pub fn add(&mut self, sample: &RawSample<'_>, image: Option<&Image>) {
+        let chain = merge::chain(sample.kernel(), sample.user());
+        self.count(sample, image, chain);
+    }
+
+    /// Counts a sample of user code for which the program's hooks gave `answer`. `code` says what is at an address.
+    pub fn add_answered(
+        &mut self,
+        sample: &RawSample<'_>,
+        image: Option<&Image>,
+        answer: &Answer,
+        code: impl Fn(Avma) -> Code,
+    ) {
+        let chain = merge::answered(sample.user(), answer, code);
+        self.count(sample, image, chain.into_iter());
+    }
+
+    fn count(
+        &mut self,
+        sample: &RawSample<'_>,
+        image: Option<&Image>,
+        chain: impl Iterator<Item = MergedFrame>,
+    ) {
         let mut stack = Vec::with_capacity(sample.header.n_kernel as usize + sample.header.n_user as usize);
-        for MergedFrame { address, origin } in merge::chain(sample.kernel(), sample.user()) {
+        for MergedFrame { address, origin } in chain {
             let (area, address) = match origin {
                 Origin::Kernel => (Area::Kernel, address),
                 Origin::Walked | Origin::Hook => image

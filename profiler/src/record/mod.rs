@@ -6,18 +6,21 @@
 //! images    program images: which object is where, generation by generation
 //! targets   keeps the tables in step with the processes
 //! collect   samples as they come: counted by distinct stack of places in objects
+//! hooks     honours the traceback hooks of processes: samples wait for their answers
 //! finish    places get names, once each; counts become a profile
 //! ```
 
 mod collect;
 mod facts;
 mod finish;
+mod hooks;
 mod images;
 mod loader;
 mod objects;
 mod session;
 mod targets;
 
+pub use hooks::Mode as HookMode;
 pub use session::{Ended, Options, Session};
 
 use crate::{sampler, target};
@@ -31,6 +34,14 @@ pub enum Error {
     /// A target cannot be looked at.
     #[error(transparent)]
     Target(#[from] target::process::Error),
+    /// Hooks were to be honoured, and cannot be.
+    #[error("the traceback hooks of process {pid} cannot be honoured: {reason}")]
+    Hooks {
+        /// The process.
+        pid: u32,
+        /// Why.
+        reason: String,
+    },
     /// Waiting for the BPF side failed.
     #[error("cannot wait for samples")]
     Wait(#[source] std::io::Error),

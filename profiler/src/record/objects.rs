@@ -1,10 +1,13 @@
 //! Files of code that targets have mapped. Each is read once, whoever maps it.
 
+use crate::addr::Svma;
 use crate::gopclntab::Pclntab;
 use crate::symbolize;
 use crate::target::go::GoRuntime;
+use crate::target::go::sites::HookSites;
 use crate::unwind::{ExtTable, ObjectRows, danger, table};
 use bytes::Bytes;
+use object::{Object as _, ObjectSymbol};
 use profiler_abi::table::REGION_SHIFT;
 
 /// What an object file says about its code.
@@ -15,6 +18,10 @@ pub struct Object {
     pub pclntab: Option<Pclntab>,
     /// The Go runtime, if the object has one.
     pub go: Option<GoRuntime>,
+    /// What honouring its traceback hooks takes; or why that is not known, as a whole sentence without the final stop.
+    pub hooks: Result<Option<HookSites>, String>,
+    /// libc's `__errno_location`.
+    pub errno_location: Option<Svma>,
     /// For each 64 KiB region of code with rules: its number and its table.
     pub regions: Vec<(u32, Vec<u8>)>,
     /// One more than the highest number of a region.
@@ -47,6 +54,18 @@ impl Object {
             None => None,
         };
 
+        let hooks = match (&pclntab, &go) {
+            (Some(pclntab), Some(go)) => {
+                HookSites::find(&file, bytes, pclntab, go).map_err(|error| error.to_string())
+            }
+            _ => Ok(None),
+        };
+        let errno_location = file
+            .dynamic_symbols()
+            .chain(file.symbols())
+            .find(|symbol| symbol.is_definition() && symbol.name() == Ok("__errno_location"))
+            .map(|symbol| Svma(symbol.address()));
+
         let mut rows = ObjectRows::read(&file, pclntab.as_ref(), ext);
         for shape in &rows.unknown_shapes {
             note("chains may break in its Go runtime", shape);
@@ -69,6 +88,8 @@ impl Object {
             symbols,
             pclntab,
             go,
+            hooks,
+            errno_location,
             regions,
             n_regions,
             problems,

@@ -1,23 +1,31 @@
 //! The recording itself: takes what the BPF side sends.
 
 use super::collect::Collected;
+use super::hooks::{Hooks, Mode as HookMode};
 use super::targets::Targets;
 use super::{Error, facts, finish};
+use crate::hooks::Answer;
 use crate::observe::Observer;
 use crate::profile::{Meta, Profile, Summary};
 use crate::sampler::{self, Record, Sampler, parse};
 use crate::target::process::Process;
+use profiler_abi::sample::Header;
 use std::future::Future;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often samples are fetched when nothing more urgent happens.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How often answers of hooks are fetched.
+const FETCH: Duration = Duration::from_millis(5);
+
 /// What to record.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// How to sample.
     pub sampling: sampler::Options,
+    /// Whether the traceback hooks of programs are honoured.
+    pub hooks: HookMode,
 }
 
 /// Why a recording ended.
@@ -34,6 +42,7 @@ pub struct Session {
     options: Options,
     sampler: Sampler,
     targets: Targets,
+    hooks: Hooks,
     collected: Collected,
     program: String,
     asked_for: Vec<u32>,
@@ -52,6 +61,7 @@ impl Session {
             options,
             sampler,
             targets: Targets::new(tables).map_err(Error::Wait)?,
+            hooks: Hooks::default(),
             collected: Collected::default(),
             program: String::new(),
             asked_for: Vec::new(),
@@ -70,19 +80,27 @@ impl Session {
             self.program = process.name();
         }
         self.asked_for.push(pid);
-        self.targets.watch(process).await
+        self.targets.watch(process).await?;
+        self.engage(pid)
     }
 
-    /// From now on sampled threads of process `pid` are asked by this signal what their traceback hooks say, not more
-    /// than `per_window` of them in a tenth of a second; or, with signal 0, not any more. The process must handle the
-    /// signal.
-    pub fn ask(&mut self, pid: u32, signal: u32, per_window: u32) {
-        self.targets.ask(pid, signal, per_window);
-    }
-
-    /// Thread `tid` has answered: it may be asked again.
-    pub fn answered(&mut self, tid: u32) {
-        self.targets.answered(tid);
+    /// Honours the hooks of a process, if that is wanted.
+    fn engage(&mut self, pid: u32) -> Result<(), Error> {
+        if self.options.hooks == HookMode::Off {
+            return Ok(());
+        }
+        let reason = match self.hooks.engage(&self.targets, pid) {
+            Ok(true) => return Ok(()),
+            Ok(false) => "it has registered no traceback function".to_owned(),
+            Err(reason) => reason,
+        };
+        if self.options.hooks == HookMode::Require {
+            return Err(Error::Hooks { pid, reason });
+        }
+        self.hooks.warnings.push(format!(
+            "the traceback hooks of process {pid} are not honoured: {reason}"
+        ));
+        Ok(())
     }
 
     /// Starts to sample.
@@ -93,6 +111,7 @@ impl Session {
         self.sampler.follow()?;
         self.sampler.start()?;
         self.targets.begin();
+        self.hooks.start(&mut self.targets);
         self.begun = (SystemTime::now(), Instant::now());
         Ok(())
     }
@@ -108,6 +127,10 @@ impl Session {
     ) -> Result<Ended, Error> {
         let ring = self.sampler.readiness().map_err(Error::Wait)?;
         let remapped = self.sampler.remapped_readiness().map_err(Error::Wait)?;
+        // The helper has room for the answers of a moment only.
+        let pause = if self.hooks.is_engaged() { FETCH } else { TICK };
+        let mut fetch = tokio::time::interval(pause);
+        fetch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stop = std::pin::pin!(stop);
@@ -118,6 +141,7 @@ impl Session {
                 () = &mut stop => break Ended::Stopped,
                 ready = ring.readable() => ready.map_err(Error::Wait)?.clear_ready(),
                 ready = remapped.readable() => ready.map_err(Error::Wait)?.clear_ready(),
+                _ = fetch.tick(), if self.hooks.is_engaged() => {}
                 done = self.targets.next_object() => self.targets.loaded(done)?,
                 _ = tick.tick() => {
                     if !self.targets.tick() {
@@ -130,13 +154,19 @@ impl Session {
             }
             self.drain()?;
             self.targets.rescan_due()?;
-            for warning in self.targets.warnings.drain(..) {
-                observer.warning(&warning);
-            }
+            self.tell(observer);
         };
         self.duration = self.begun.1.elapsed();
+        self.hooks.stop(&mut self.targets);
         self.sampler.stop();
         self.drain()?;
+        let counts = self.sampler.counts()?;
+        let all_came = counts.lost_ring_full == 0;
+        let (hooks, collected) = (&mut self.hooks, &mut self.collected);
+        hooks.leave(&mut self.targets, all_came, |targets, bytes, answer| {
+            add_joined(collected, targets, &bytes, answer.as_ref());
+        });
+        self.tell(observer);
         Ok(ended)
     }
 
@@ -151,6 +181,7 @@ impl Session {
             lost_ring_full: counts.lost_ring_full,
             lost_ticks: counts.lost_ticks,
             withheld_ticks: counts.withheld_ticks,
+            hooks: self.hooks.answers(&counts),
             ..Summary::default()
         };
         let mut facts = facts::of_host();
@@ -177,6 +208,18 @@ impl Session {
         self.targets.on_cpu_ns()
     }
 
+    /// Passes on what there is to tell.
+    fn tell(&mut self, observer: &mut dyn Observer) {
+        for warning in self
+            .targets
+            .warnings
+            .drain(..)
+            .chain(self.hooks.warnings.drain(..))
+        {
+            observer.warning(&warning);
+        }
+    }
+
     fn drain(&mut self) -> Result<(), Error> {
         let mut records = Vec::new();
         while let Some(bytes) = self.sampler.next_record() {
@@ -194,8 +237,12 @@ impl Session {
         for bytes in records {
             match parse(&bytes) {
                 Some(Record::Sample(sample)) => {
-                    self.collected
-                        .add(&sample, self.targets.image(sample.header.slot));
+                    let waits =
+                        sample.header.flags & Header::ASKED != 0 && self.hooks.sample(&sample, &bytes);
+                    if !waits {
+                        self.collected
+                            .add(&sample, self.targets.image(sample.header.slot));
+                    }
                 }
                 Some(Record::Remap { tgid }) => {
                     self.targets.remap(tgid);
@@ -205,6 +252,10 @@ impl Session {
                 None => {}
             }
         }
+        let collected = &mut self.collected;
+        self.hooks.fetch(&mut self.targets, |targets, bytes, answer| {
+            add_joined(collected, targets, &bytes, answer.as_ref());
+        });
         for (child, parent) in forks {
             self.targets.forked(child, parent);
         }
@@ -212,6 +263,22 @@ impl Session {
             self.targets.execed(pid)?;
         }
         Ok(())
+    }
+}
+
+/// Counts a sample that waited for an answer.
+fn add_joined(collected: &mut Collected, targets: &Targets, bytes: &[u8], answer: Option<&Answer>) {
+    // It was read before.
+    let Some(Record::Sample(sample)) = parse(bytes) else {
+        return;
+    };
+    let (slot, generation) = (sample.header.slot, sample.header.generation);
+    let image = targets.image(slot);
+    match answer {
+        Some(answer) => collected.add_answered(&sample, image, answer, |address| {
+            targets.code_at(slot, generation, address)
+        }),
+        None => collected.add(&sample, image),
     }
 }
 

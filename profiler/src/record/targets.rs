@@ -3,7 +3,9 @@
 use super::Error;
 use super::images::{Content, Image, Loaded, Mapped, ModuleIdx, Modules, bias, mapping};
 use super::loader::{Done, Job, Loader};
-use crate::addr::Bias;
+use crate::addr::{Avma, Bias};
+use crate::inject::{Accept, Plan};
+use crate::merge::Code;
 use crate::sampler::{NewCode, Tables};
 use crate::target::go::TlsG;
 use crate::target::maps::MapEntry;
@@ -143,9 +145,83 @@ impl Targets {
         }
     }
 
-    /// Thread `tid` has answered: it may be asked again.
-    pub fn answered(&mut self, tid: u32) {
-        self.tables.answered(tid);
+    /// What honouring the hooks of process `pid` takes; `None` if it has no program that can register any.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub fn plan(&self, pid: u32) -> Result<Option<Plan>, String> {
+        let image = self
+            .processes
+            .get(&pid)
+            .and_then(|watched| self.images.get(&watched.slot));
+        let Some(image) = image else {
+            return Ok(None);
+        };
+        let objects = || {
+            image
+                .entries
+                .iter()
+                .zip(&image.modules)
+                .filter_map(|(entry, &at)| {
+                    let (loaded, bias) = self.modules.get(at).object(entry)?;
+                    Some((loaded, bias, loaded.object.lock().ok()?))
+                })
+        };
+        let errno_location =
+            objects().find_map(|(_, bias, object)| Some(object.errno_location?.to_avma(bias)));
+        for (loaded, bias, object) in objects() {
+            let Some(sites) = object.hooks.clone()? else {
+                continue;
+            };
+            let Some(runtime) = object.go.as_ref() else {
+                continue;
+            };
+            let layout = runtime.layout;
+            drop(object);
+            let go = go_layout(image.pid, loaded, bias).ok_or("where its threads keep g cannot be read")?;
+            return Ok(Some(Plan {
+                futex: sites.futex.start.to_avma(bias)..sites.futex.end.to_avma(bias),
+                tls_g: go.tls_g,
+                layout,
+                g_stack_lo: 0,
+                m_procid: layout.m_procid,
+                m_lockedg: layout.m_lockedg,
+                traceback: sites.variables.traceback.to_avma(bias),
+                callers: sites.variables.callers.to_avma(bias),
+                call_traceback: sites.call_traceback.map(|address| address.to_avma(bias)),
+                errno_location,
+                go_handlers: sites
+                    .signal_handlers
+                    .iter()
+                    .map(|address| address.to_avma(bias))
+                    .collect(),
+                accept: Accept::KERNEL,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// What kind of code is at an address of the program image in `slot`, in a generation of its mappings.
+    pub fn code_at(&self, slot: u32, generation: u32, address: Avma) -> Code {
+        let found = self
+            .images
+            .get(&slot)
+            .and_then(|image| image.find(generation, address));
+        let Some((at, in_module)) = found else {
+            return Code::Native;
+        };
+        let Content::Object(loaded, bias) = &self.modules.get(at).content else {
+            return Code::Native;
+        };
+        let Ok(object) = loaded.object.lock() else {
+            return Code::Native;
+        };
+        let address = in_module.to_svma(*bias);
+        match (&object.pclntab, &object.hooks) {
+            (_, Ok(Some(sites))) if sites.asmcgocall.contains(&address) => Code::AsmCgoCall,
+            (Some(pclntab), _) if pclntab.lookup(address).is_some() => Code::Go,
+            _ => Code::Native,
+        }
     }
 
     /// Time that the watched processes have spent on a CPU since samples are taken, in nanoseconds, as far as they

@@ -1,6 +1,6 @@
 //! From the bytes of a record to what they mean. Pure.
 
-use profiler_abi::sample::{Header, RecordKind};
+use profiler_abi::sample::{Header, RecordKind, UserWord};
 use profiler_abi::stop::StopReason;
 use zerocopy::FromBytes;
 
@@ -50,6 +50,14 @@ impl RawSample<'_> {
     /// Tagged user words ([`profiler_abi::sample::UserWord`]), innermost first.
     pub fn user(&self) -> impl Iterator<Item = u64> {
         words(self.user)
+    }
+
+    /// The interrupted instruction, if user code was interrupted.
+    pub fn leaf(&self) -> Option<u64> {
+        match UserWord::decode(self.user().next()?) {
+            UserWord::Exact(pc) => Some(pc),
+            UserWord::ReturnAddress(_) | UserWord::Context => None,
+        }
     }
 
     /// Name of the thread.

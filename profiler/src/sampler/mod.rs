@@ -157,22 +157,19 @@ pub enum NotAsked {
     NoStack,
     /// Enough were asked in the last moment.
     Rate,
-    /// It has not answered yet.
-    Waiting,
     /// The kernel could not send the signal.
     Busy,
 }
 
 impl NotAsked {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::Exiting,
         Self::Blocked,
         Self::Pending,
         Self::Danger,
         Self::NoStack,
         Self::Rate,
-        Self::Waiting,
         Self::Busy,
     ];
 
@@ -184,7 +181,6 @@ impl NotAsked {
             Self::Danger => Counter::NotAskedDanger,
             Self::NoStack => Counter::NotAskedNoStack,
             Self::Rate => Counter::NotAskedRate,
-            Self::Waiting => Counter::NotAskedWaiting,
             Self::Busy => Counter::NotAskedBusy,
         }
     }
@@ -196,9 +192,8 @@ impl NotAsked {
             Self::Blocked => "it had the signal blocked",
             Self::Pending => "the signal waited for it already",
             Self::Danger => "its stack had code that may hold a lock which the hooks need",
-            Self::NoStack => "it had no alternate stack for signals, or was on it",
+            Self::NoStack => "it had no alternate stack for signals, or was on it already",
             Self::Rate => "enough threads had been asked in the last tenth of a second",
-            Self::Waiting => "it had not answered the last time yet",
             Self::Busy => "the kernel could not send the signal",
         }
     }

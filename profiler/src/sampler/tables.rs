@@ -39,8 +39,6 @@ pub struct Slot {
 #[derive(Debug)]
 pub struct Tables {
     procs: HashMap<MapData, u32, u32>,
-    /// Threads that were asked what their hooks say, and when.
-    asked: HashMap<MapData, u32, u64>,
     slots: MappedArray<ProcSlot>,
     slot_space: Space,
     mappings: MappedArray<Mapping>,
@@ -63,7 +61,6 @@ impl Tables {
         let directory = mapped::<RegionRef>(bpf, "DIRECTORY")?;
         Ok(Self {
             procs: HashMap::try_from(take(bpf, "PROCS")?).map_err(Error::map("PROCS"))?,
-            asked: HashMap::try_from(take(bpf, "ASKED")?).map_err(Error::map("ASKED"))?,
             slot_space: Space::new(slots.len()),
             slots,
             mapping_space: Space::new(mappings.len()),
@@ -210,12 +207,6 @@ impl Tables {
             std::mem::offset_of!(ProcSlot, asking),
             &words.as_bytes()[..8],
         );
-    }
-
-    /// The thread has answered: it may be asked again.
-    pub fn answered(&mut self, tid: u32) {
-        // It is not there if the answer came too late.
-        let _ = self.asked.remove(&tid);
     }
 
     /// Makes `mappings`, ascending by address, the mappings of the slot. Returns the generation that samples will

@@ -280,6 +280,8 @@ fn comments(profile: &Profile) -> Vec<String> {
         lost_ring_full,
         lost_ticks,
         withheld_ticks,
+        // Of interest while one looks at the recording only; each frame has its origin as a label.
+        hooks: _,
         missing,
     } = &profile.summary;
     let complete = profile.summary.complete();

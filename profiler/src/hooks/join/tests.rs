@@ -3,18 +3,18 @@
 use super::{Asked, Counts, Join, LATE_NS, MAX_HELD, MAX_WAITING, WAIT_NS};
 use crate::hooks::Answer;
 
-fn asked(tid: u32, pc: u64, time_ns: u64) -> Asked {
+fn asked(thread: u64, pc: u64, time_ns: u64) -> Asked {
     Asked {
-        tid,
+        thread,
         pc,
         cookie: 0,
         time_ns,
     }
 }
 
-fn answer(tid: u32, pc: u64) -> Answer {
+fn answer(thread: u64, pc: u64) -> Answer {
     Answer {
-        tid,
+        thread,
         pc,
         ..Default::default()
     }
@@ -147,7 +147,7 @@ fn without_a_cookie_answers_go_to_samples_in_order() {
 fn samples_that_are_too_many_leave_without_an_answer() {
     let mut join = Join::default();
     for n in 0..MAX_WAITING + 2 {
-        join.sample(asked(n as u32, 0x10, 0), n);
+        join.sample(asked(n as u64, 0x10, 0), n);
     }
     assert_eq!(ready(&mut join), [(0, false), (1, false)]);
     join.close();
@@ -159,7 +159,7 @@ fn samples_that_are_too_many_leave_without_an_answer() {
 fn answers_that_are_invented_are_bounded() {
     let mut join = Join::<()>::default();
     for n in 0..3 * MAX_HELD {
-        join.answer(answer(n as u32, 0x10), 0);
+        join.answer(answer(n as u64, 0x10), 0);
     }
     assert_eq!(join.held.len(), MAX_HELD);
     assert_eq!(join.counts().no_sample, 2 * MAX_HELD as u64);
@@ -206,23 +206,23 @@ fn in_any_interleaving_each_sample_comes_out_once_and_each_answer_is_counted_onc
             match random.below(6) {
                 0 if !is_ending => {
                     // A thread is asked. Few threads and instructions, so that they are mixed up if they can be.
-                    let (tid, pc) = (random.below(4) as u32, random.below(3));
+                    let (thread, pc) = (random.below(4), random.below(3));
                     let cookie = if has_cookie { 1 + n_samples } else { 0 };
                     let asked = Asked {
                         cookie,
-                        ..asked(tid, pc, now)
+                        ..asked(thread, pc, now)
                     };
                     samples.push((asked, (n_samples, asked)));
                     n_samples += 1;
                     if random.below(5) != 0 {
                         answers.push(Answer {
                             cookie,
-                            ..answer(tid, pc)
+                            ..answer(thread, pc)
                         });
                     }
                 }
                 1 if !is_ending && random.below(4) == 0 => {
-                    answers.push(answer(random.below(6) as u32, random.below(6)));
+                    answers.push(answer(random.below(6), random.below(6)));
                 }
                 2 if !samples.is_empty() => {
                     let (asked, sample) = samples.swap_remove(random.below(samples.len() as u64) as usize);
@@ -250,8 +250,8 @@ fn in_any_interleaving_each_sample_comes_out_once_and_each_answer_is_counted_onc
         for ((_, asked), answer) in &out {
             if let Some(answer) = answer {
                 assert_eq!(
-                    (asked.tid, asked.pc, asked.cookie),
-                    (answer.tid, answer.pc, answer.cookie),
+                    (asked.thread, asked.pc, asked.cookie),
+                    (answer.thread, answer.pc, answer.cookie),
                     "seed {seed}"
                 );
             }

@@ -1,6 +1,6 @@
 //! Asking sampled threads, on the running kernel.
 
-use super::{Options, Session};
+use super::{HookMode, Options, Session};
 use crate::addr::Svma;
 use crate::sampler::{self, NotAsked, Record, parse};
 use crate::target::maps::MapEntry;
@@ -53,10 +53,11 @@ async fn ask(pid: u32, per_window: u32, time: Duration) -> (Places, sampler::Cou
             kernel_frames: false,
             follow_children: false,
         },
+        hooks: HookMode::Off,
     })
     .unwrap();
     session.watch(Process::open(pid).unwrap()).await.unwrap();
-    session.ask(pid, SIGNAL, per_window);
+    session.targets.ask(pid, SIGNAL, per_window);
     session.start().unwrap();
     let begun = Instant::now();
     let mut asked = Places::new();
@@ -64,14 +65,13 @@ async fn ask(pid: u32, per_window: u32, time: Duration) -> (Places, sampler::Cou
         drain(&mut session, &mut asked);
         std::thread::yield_now();
     }
-    session.ask(pid, 0, 0);
+    session.targets.ask(pid, 0, 0);
     session.sampler.stop();
     drain(&mut session, &mut asked);
     (asked, session.sampler.counts().unwrap())
 }
 
 fn drain(session: &mut Session, asked: &mut Places) {
-    let mut tids = Vec::new();
     while let Some(bytes) = session.sampler.next_record() {
         if let Some(Record::Sample(sample)) = parse(&bytes)
             && sample.header.flags & Header::ASKED != 0
@@ -81,12 +81,8 @@ fn drain(session: &mut Session, asked: &mut Places) {
             let Some(UserWord::Exact(pc)) = leaf else {
                 panic!("not a leaf: {leaf:?}");
             };
-            tids.push(sample.header.tid);
             *asked.entry((sample.header.tid, pc)).or_default() += 1;
         }
-    }
-    for tid in tids {
-        session.answered(tid);
     }
 }
 

@@ -9,6 +9,7 @@ mod dwarf;
 pub mod hooks;
 mod layout;
 mod sigtramp;
+pub mod sites;
 pub mod threads;
 mod tls;
 mod version;
