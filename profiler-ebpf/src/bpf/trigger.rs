@@ -84,7 +84,7 @@ fn admit(
 }
 
 #[inline(always)]
-fn send(scratch: *mut Scratch, asking: *mut Asking, signal: u32, thread: u64, tid: u32, now: u64) -> Counter {
+fn send(scratch: *mut Scratch, asking: *mut Asking, signal: u32, thread: u64) -> Counter {
     // SAFETY: no precondition; the kernel sends it when interrupts are on again, before the thread goes on.
     if unsafe { bpf_send_signal_thread(signal) } != 0 {
         return Counter::NotAskedBusy;
