@@ -104,9 +104,10 @@ fn contexts(out: &mut String, threads: &[Thread]) {
         out,
         "contexts",
         &format!(
-            "{} live, on {} of {of} of the Go runtime",
+            "{} live, on {} of {} of the Go runtime",
             thousands(total),
-            with.len()
+            with.len(),
+            count(of, "thread")
         ),
     );
     for thread in with.iter().take(MAX_THREADS) {
