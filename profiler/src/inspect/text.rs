@@ -84,7 +84,7 @@ fn named(out: &mut String, hooks: &NamedHooks) {
 fn place(place: &Place) -> String {
     let address = place.address;
     let object = match place.object.as_deref() {
-        None => return format!("{address}, where nothing is mapped"),
+        None => return format!("{address}, where there is no code"),
         Some("") => "anonymous memory",
         Some(object) => object,
     };
