@@ -8,8 +8,10 @@
 //! ```text
 //! T = allm
 //! m_alllink(M) = T
-//! R = &allm; XCHG M, (R)
+//! R = &allm
 //! ```
+//!
+//! and an exchange of M with what R points to, or a call of the function that does that.
 //!
 //! The process runs while it is read, so what is found is a glimpse: each M is true, but not at the same moment.
 
@@ -208,29 +210,28 @@ pub(super) fn decode(code: &[u8], address: Svma) -> Option<(Svma, u32)> {
     let code: Vec<Instruction> = Decoder::with_ip(64, code, address.0, DecoderOptions::NONE)
         .into_iter()
         .collect();
-    let is_exchange = |&(_, next): &(&Instruction, &Instruction)| {
-        next.code() == Code::Xchg_rm64_r64 && next.memory_base() != Register::None
+    let variable = |instruction: &Instruction, code: Code| {
+        let is = instruction.code() == code && instruction.is_ip_rel_memory_operand();
+        is.then(|| instruction.ip_rel_memory_address())
     };
-    let (address, exchange) = code.iter().zip(code.get(1..)?).find(is_exchange)?;
-    let fits = address.code() == Code::Lea_r64_m
-        && address.is_ip_rel_memory_operand()
-        && address.op0_register() == exchange.memory_base()
-        && exchange.memory_displacement64() == 0;
-    let allm = address.ip_rel_memory_address();
-
-    let mut after = code.iter().skip_while(|load| {
-        let is_load = load.code() == Code::Mov_r64_rm64 && load.is_ip_rel_memory_operand();
-        !(is_load && load.ip_rel_memory_address() == allm)
-    });
-    let first = after.next().filter(|_| fits)?.op0_register();
-    // The write barrier's own store goes through R11.
-    let link = after.find(|store| {
-        store.code() == Code::Mov_rm64_r64
-            && store.op1_register() == first
-            && !matches!(store.memory_base(), Register::R11 | Register::None)
-    })?;
-    let offset = u32::try_from(link.memory_displacement64()).ok()?;
-    (link.memory_base() == exchange.op1_register()).then_some((Svma(allm), offset))
+    // Of the variables that the function loads, only this one's address is taken afterwards.
+    code.iter().enumerate().find_map(|(i, load)| {
+        let allm = variable(load, Code::Mov_r64_rm64)?;
+        let after = code.get(i + 1..)?;
+        let taken = after
+            .iter()
+            .position(|other| variable(other, Code::Lea_r64_m) == Some(allm))?;
+        // The write barrier's own store goes through R11.
+        let link = after[..taken].iter().find(|store| {
+            store.code() == Code::Mov_rm64_r64
+                && store.op1_register() == load.op0_register()
+                && !matches!(
+                    store.memory_base(),
+                    Register::R11 | Register::RIP | Register::None
+                )
+        })?;
+        Some((Svma(allm), u32::try_from(link.memory_displacement64()).ok()?))
+    })
 }
 
 #[cfg(test)]
