@@ -12,6 +12,7 @@ pub mod target;
 pub mod gopclntab;
 pub mod unwind;
 
+pub mod hooks;
 pub mod merge;
 pub mod profile;
 pub mod symbolize;

@@ -32,13 +32,13 @@ pub fn ask(scratch: *mut Scratch, slot: *const ProcSlot, task: *const task_struc
         return;
     }
     let outcome = match admit(scratch, asking, task, signal, tid, now) {
-        Ok(()) => send(scratch, asking, signal, tid, now),
+        Ok(thread) => send(scratch, asking, signal, thread, tid, now),
         Err(refusal) => refusal,
     };
     count(outcome, 1);
 }
 
-/// Whether the thread may be asked, or why not.
+/// The thread pointer of the thread if it may be asked, or why it may not.
 #[inline(always)]
 fn admit(
     scratch: *mut Scratch,
@@ -47,7 +47,7 @@ fn admit(
     signal: u32,
     tid: u32,
     now: u64,
-) -> Result<(), Counter> {
+) -> Result<u64, Counter> {
     let config = config();
     let bit = 1u64 << ((signal - 1) & 63);
     if word(task, config.task_flags)? & EXITING != 0 {
@@ -87,14 +87,13 @@ fn admit(
         (*asking).asked >= (*asking).per_window as u64
     };
     if too_many {
-        Err(Counter::NotAskedRate)
-    } else {
-        Ok(())
+        return Err(Counter::NotAskedRate);
     }
+    word(task, config.task_fsbase)
 }
 
 #[inline(always)]
-fn send(scratch: *mut Scratch, asking: *mut Asking, signal: u32, tid: u32, now: u64) -> Counter {
+fn send(scratch: *mut Scratch, asking: *mut Asking, signal: u32, thread: u64, tid: u32, now: u64) -> Counter {
     // Before the signal: the answer may come at once.
     if ASKED.insert(tid, now, 0).is_err() {
         return Counter::NotAskedBusy;
@@ -108,6 +107,7 @@ fn send(scratch: *mut Scratch, asking: *mut Asking, signal: u32, tid: u32, now: 
     unsafe {
         (*asking).asked += 1;
         (*scratch).header.flags |= Header::ASKED;
+        (*scratch).header.cookie = thread;
     }
     Counter::Asked
 }

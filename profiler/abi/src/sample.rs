@@ -62,7 +62,8 @@ pub struct Header {
     pub goid: u64,
     /// Where the walk stopped: the address whose step failed.
     pub stop_pc: u64,
-    /// Reserved for pairing a sample with the answer of a hook; the parent's tgid in a fork record.
+    /// In a sample whose thread was asked: its thread pointer, by which the answer names it. In a fork record: the
+    /// parent's tgid.
     pub cookie: u64,
     /// Name of the thread, padded with zeros (`task->comm`).
     pub comm: [u8; 16],

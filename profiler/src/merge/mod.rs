@@ -5,10 +5,35 @@
 //! | kernel code | the kernel's frames, then those of the user stack; the innermost kernel frame is exact |
 //! | user code | the frames of the user stack; the innermost one is exact |
 //! | a signal handler's caller | exact too: the handler did not return to it by a call |
-//! | a C segment with a context | as walked: the context says something to a program's hooks only |
 //! | a word after the context that is missing | the chain ends before it |
+//!
+//! If the program's hooks were asked ([`answered`]), they speak for its *C segments*: the C functions between two
+//! switches of stacks. One is innermost, if C was interrupted. The others follow `runtime.cgocallback`, and have a
+//! context if the program's context hook gave one.
+//!
+//! | C segment | its frames |
+//! |---|---|
+//! | innermost, called by `runtime.asmcgocall`, or by nobody: on a thread of C, or where the walk got lost | those that the hook gave for the interrupted code |
+//! | innermost, called otherwise: the vDSO by the Go runtime, a handler of C by Go's | as walked: C called through cgo is what the hook speaks of |
+//! | with a context | those that the hook gave for a context of that value |
+//! | without one (its value is 0), or with one that the hook was not asked for | as walked |
+//! | for which the hook gave nothing, or Go functions only | as walked |
+//! | for which the hook went on into Go functions | those before the first of them: Go's are in the walk |
+//! | for which the hook gave the beginning of what was walked | those, then the rest as walked: a hook has room for 32, and some stop sooner |
+//! | that the walk did not reach | not in the chain: what would stand between is not known |
+//!
+//! Everything else stays as walked, also when the hook names it: Go functions, and the assembly between the
+//! segments (`runtime.asmcgocall`, `runtime.cgocallback`, `crosscall2`, `_cgoexp_…`), which is Go text. The stubs that
+//! cgo writes in C are part of the segment, as in Go's own profile, which has them when the hook lists them.
+//!
+//! A sample that interrupted kernel code has no answer: the signal would come when the system call is over.
+
+mod segment;
+
+pub use segment::Code;
 
 use crate::addr::Avma;
+use crate::hooks::Answer;
 use crate::profile::Origin;
 use profiler_abi::sample::UserWord;
 
@@ -16,7 +41,8 @@ use profiler_abi::sample::UserWord;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MergedFrame {
     /// Where the frame stands: the interrupted instruction, or for a caller the last byte of its call. The return
-    /// address itself can belong to another function, when the call is the last instruction of its own.
+    /// address itself can belong to another function, when the call is the last instruction of its own. If a hook gave
+    /// the frame, the address as it gave it, which its symbolizer knows.
     pub address: Avma,
     /// How we know the frame.
     pub origin: Origin,
@@ -25,25 +51,45 @@ pub struct MergedFrame {
 /// The chain of a sample with these kernel addresses and tagged user words ([`UserWord`]), both innermost first.
 pub fn chain(
     kernel: impl Iterator<Item = u64>,
-    mut user: impl Iterator<Item = u64>,
+    user: impl Iterator<Item = u64>,
 ) -> impl Iterator<Item = MergedFrame> {
     let kernel = kernel.enumerate().map(|(i, address)| {
         let exact = i == 0;
         frame(address, exact, Origin::Kernel)
     });
-    let user = std::iter::from_fn(move || {
-        loop {
-            return Some(match UserWord::decode(user.next()?) {
-                UserWord::Exact(pc) => frame(pc, true, Origin::Walked),
-                UserWord::ReturnAddress(pc) => frame(pc, false, Origin::Walked),
-                UserWord::Context => {
-                    let _context = user.next()?;
-                    continue;
-                }
-            });
-        }
+    let user = items(user).filter_map(|item| match item {
+        Item::Frame(frame) => Some(frame),
+        Item::Context(_) => None,
     });
     kernel.chain(user)
+}
+
+/// The chain of a sample that interrupted user code and for which the program's hooks gave `answer`. `code` says what
+/// is at an address of the process.
+pub fn answered(
+    user: impl Iterator<Item = u64>,
+    answer: &Answer,
+    code: impl Fn(Avma) -> Code,
+) -> Vec<MergedFrame> {
+    segment::answered(&items(user).collect::<Vec<_>>(), answer, code)
+}
+
+/// A user word that has been understood.
+#[derive(Clone, Copy, Debug)]
+enum Item {
+    Frame(MergedFrame),
+    /// The context of the C segment whose frames follow.
+    Context(u64),
+}
+
+fn items(mut words: impl Iterator<Item = u64>) -> impl Iterator<Item = Item> {
+    std::iter::from_fn(move || {
+        Some(match UserWord::decode(words.next()?) {
+            UserWord::Exact(pc) => Item::Frame(frame(pc, true, Origin::Walked)),
+            UserWord::ReturnAddress(pc) => Item::Frame(frame(pc, false, Origin::Walked)),
+            UserWord::Context => Item::Context(words.next()?),
+        })
+    })
 }
 
 fn frame(pc: u64, exact: bool, origin: Origin) -> MergedFrame {
@@ -52,77 +98,4 @@ fn frame(pc: u64, exact: bool, origin: Origin) -> MergedFrame {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{MergedFrame, chain};
-    use crate::addr::Avma;
-    use crate::profile::Origin;
-    use profiler_abi::sample::UserWord;
-
-    const LEAF: u64 = UserWord::frame(0x1000, true);
-    const CALLER: u64 = UserWord::frame(0x2000, false);
-
-    fn merged(kernel: &[u64], user: &[u64]) -> Vec<MergedFrame> {
-        chain(kernel.iter().copied(), user.iter().copied()).collect()
-    }
-
-    fn walked(address: u64) -> MergedFrame {
-        MergedFrame {
-            address: Avma(address),
-            origin: Origin::Walked,
-        }
-    }
-
-    fn kernel(address: u64) -> MergedFrame {
-        MergedFrame {
-            address: Avma(address),
-            origin: Origin::Kernel,
-        }
-    }
-
-    #[test]
-    fn interrupted_user_code() {
-        assert_eq!(merged(&[], &[LEAF, CALLER]), [walked(0x1000), walked(0x1fff)]);
-    }
-
-    #[test]
-    fn interrupted_kernel_code() {
-        // The user stack stands after the instruction that entered the kernel.
-        assert_eq!(
-            merged(&[u64::MAX, u64::MAX - 1], &[LEAF, CALLER]),
-            [
-                kernel(u64::MAX),
-                kernel(u64::MAX - 2),
-                walked(0x1000),
-                walked(0x1fff)
-            ]
-        );
-    }
-
-    #[test]
-    fn code_that_a_signal_interrupted() {
-        assert_eq!(
-            merged(&[], &[LEAF, CALLER, UserWord::frame(0x3000, true)]),
-            [walked(0x1000), walked(0x1fff), walked(0x3000)]
-        );
-    }
-
-    #[test]
-    fn a_segment_with_a_context_is_taken_as_walked() {
-        // The value looks like a tagged word and is none.
-        assert_eq!(
-            merged(&[], &[LEAF, UserWord::CONTEXT_TAG, CALLER, CALLER]),
-            [walked(0x1000), walked(0x1fff)]
-        );
-    }
-
-    #[test]
-    fn a_context_without_a_value_ends_the_chain() {
-        assert_eq!(merged(&[], &[LEAF, UserWord::CONTEXT_TAG]), [walked(0x1000)]);
-    }
-
-    #[test]
-    fn a_sample_without_frames() {
-        assert_eq!(merged(&[], &[]), []);
-        assert_eq!(merged(&[7], &[]), [kernel(7)]);
-    }
-}
+mod tests;
