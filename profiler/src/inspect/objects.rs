@@ -3,7 +3,7 @@
 use super::explain;
 use crate::addr::{Avma, Bias};
 use crate::gopclntab::Pclntab;
-use crate::symbolize::{self, Reason};
+use crate::symbolize;
 use crate::target::files;
 use crate::target::maps::MapEntry;
 use crate::target::process::{self, Process};
@@ -39,7 +39,7 @@ pub struct Covered {
 pub struct Place {
     /// The address.
     pub address: Avma,
-    /// What the process calls the object there; empty for anonymous memory, `None` if nothing is mapped.
+    /// What the process calls the object there; empty for anonymous memory, `None` if there is no code.
     pub object: Option<String>,
     /// The address as the object states it.
     pub stated: Option<u64>,
@@ -80,7 +80,7 @@ impl Objects {
                 address,
                 object: None,
                 stated: None,
-                symbol: Err(Reason::Unmapped.to_string()),
+                symbol: Err("there is no code".to_owned()),
             };
         };
         let stated = loaded.bias_of(entry).map(|bias| address.to_svma(bias));

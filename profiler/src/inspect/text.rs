@@ -84,7 +84,7 @@ fn named(out: &mut String, hooks: &NamedHooks) {
 fn place(place: &Place) -> String {
     let address = place.address;
     let object = match place.object.as_deref() {
-        None => return format!("{address}, where nothing is mapped"),
+        None => return format!("{address}, where there is no code"),
         Some("") => "anonymous memory",
         Some(object) => object,
     };
@@ -104,9 +104,10 @@ fn contexts(out: &mut String, threads: &[Thread]) {
         out,
         "contexts",
         &format!(
-            "{} live, on {} of {of} of the Go runtime",
+            "{} live, on {} of {} of the Go runtime",
             thousands(total),
-            with.len()
+            with.len(),
+            count(of, "thread")
         ),
     );
     for thread in with.iter().take(MAX_THREADS) {

@@ -29,10 +29,12 @@ const FUTEX_WAIT: u64 = 0;
 pub struct Facts {
     /// What is known of its Go runtime.
     pub runtime: Runtime,
-    /// The word at `e_ident[EI_CLASS]` of its executable (elf(5)): 2 for 64 bits. `None` if it cannot be read.
+    /// The byte `e_ident[EI_CLASS]` of its executable (elf(5)): 2 for 64 bits. `None` if it cannot be read.
     pub elf_class: Option<u8>,
     /// Its threads.
     pub tasks: Vec<Task>,
+    /// Where it has code.
+    pub code: Vec<Range<Avma>>,
     /// The code of `runtime.futex`.
     pub futex: Option<Range<Avma>>,
     /// `kernel.yama.ptrace_scope`; `None` without Yama.
@@ -161,12 +163,24 @@ impl Facts {
             runtime,
             elf_class: process.elf_class(),
             tasks: process.tasks().unwrap_or_default(),
+            code: process
+                .maps()
+                .unwrap_or_default()
+                .iter()
+                .filter(|entry| entry.executable)
+                .map(|entry| Avma(entry.start)..Avma(entry.end))
+                .collect(),
             futex,
             ptrace_scope: std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
                 .ok()
                 .and_then(|scope| scope.trim().parse().ok()),
             capabilities: Status::parse(&ours).capabilities,
         }
+    }
+
+    /// Whether the process has code at an address.
+    fn is_code(&self, address: Avma) -> bool {
+        self.code.iter().any(|range| range.contains(&address))
     }
 
     /// Real-time signals that nobody uses, the best first: those without a handler, then those whose handler is that

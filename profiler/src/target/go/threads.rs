@@ -8,8 +8,10 @@
 //! ```text
 //! T = allm
 //! m_alllink(M) = T
-//! R = &allm; XCHG M, (R)
+//! R = &allm
 //! ```
+//!
+//! and an exchange of M with what R points to, or a call of the function that does that.
 //!
 //! The process runs while it is read, so what is found is a glimpse: each M is true, but not at the same moment.
 
@@ -204,31 +206,172 @@ fn at(address: Avma, offset: u32) -> Avma {
 }
 
 /// The address of `allm` and the offset of `m.alllink` by the `code` that starts at `address`.
-fn decode(code: &[u8], address: Svma) -> Option<(Svma, u32)> {
+pub(super) fn decode(code: &[u8], address: Svma) -> Option<(Svma, u32)> {
     let code: Vec<Instruction> = Decoder::with_ip(64, code, address.0, DecoderOptions::NONE)
         .into_iter()
         .collect();
-    let is_exchange = |&(_, next): &(&Instruction, &Instruction)| {
-        next.code() == Code::Xchg_rm64_r64 && next.memory_base() != Register::None
+    let variable = |instruction: &Instruction, code: Code| {
+        let is = instruction.code() == code && instruction.is_ip_rel_memory_operand();
+        is.then(|| instruction.ip_rel_memory_address())
     };
-    let (address, exchange) = code.iter().zip(code.get(1..)?).find(is_exchange)?;
-    let fits = address.code() == Code::Lea_r64_m
-        && address.is_ip_rel_memory_operand()
-        && address.op0_register() == exchange.memory_base()
-        && exchange.memory_displacement64() == 0;
-    let allm = address.ip_rel_memory_address();
+    // Of the variables that the function loads, only this one's address is taken afterwards.
+    code.iter().enumerate().find_map(|(i, load)| {
+        let allm = variable(load, Code::Mov_r64_rm64)?;
+        let after = code.get(i + 1..)?;
+        let taken = after
+            .iter()
+            .position(|other| variable(other, Code::Lea_r64_m) == Some(allm))?;
+        // The write barrier's own store goes through R11.
+        let link = after[..taken].iter().find(|store| {
+            store.code() == Code::Mov_rm64_r64
+                && store.op1_register() == load.op0_register()
+                && !matches!(
+                    store.memory_base(),
+                    Register::R11 | Register::RIP | Register::None
+                )
+        })?;
+        Some((Svma(allm), u32::try_from(link.memory_displacement64()).ok()?))
+    })
+}
 
-    let mut after = code.iter().skip_while(|load| {
-        let is_load = load.code() == Code::Mov_r64_rm64 && load.is_ip_rel_memory_operand();
-        !(is_load && load.ip_rel_memory_address() == allm)
-    });
-    let first = after.next().filter(|_| fits)?.op0_register();
-    // The write barrier's own store goes through R11.
-    let link = after.find(|store| {
-        store.code() == Code::Mov_rm64_r64
-            && store.op1_register() == first
-            && !matches!(store.memory_base(), Register::R11 | Register::None)
-    })?;
-    let offset = u32::try_from(link.memory_displacement64()).ok()?;
-    (link.memory_base() == exchange.op1_register()).then_some((Svma(allm), offset))
+#[cfg(test)]
+mod tests {
+    use super::{Goroutine, MAX_THREADS, ReadError, Threads};
+    use crate::addr::{Avma, Bias, Svma};
+    use crate::target::go::{GoVersion, Layout};
+    use std::collections::HashMap;
+    use std::io;
+
+    const ALLM: u64 = 0x1000;
+    const BIAS: u64 = 0x5555_0000_0000;
+
+    /// Words of a process; the others are 0.
+    struct Fake {
+        words: HashMap<u64, u64>,
+        layout: Layout,
+    }
+
+    impl Fake {
+        fn new() -> Self {
+            let version = GoVersion::parse("go1.26.6").expect("a version");
+            Self {
+                words: HashMap::new(),
+                layout: Layout::of_release(&version).expect("a known release"),
+            }
+        }
+
+        fn set(&mut self, address: u64, offset: u32, value: u64) -> &mut Self {
+            self.words.insert(address + u64::from(offset), value);
+            self
+        }
+
+        /// An M with its g0.
+        fn m(&mut self, m: u64, tid: u64, next: u64) {
+            let (layout, g0) = (self.layout, m + 0x10_0000);
+            self.set(m, layout.m_g0, g0)
+                .set(g0, layout.g_m, m)
+                .set(m, layout.m_procid, tid)
+                .set(m, layout.m_alllink, next);
+        }
+
+        fn g(&mut self, g: u64, id: u64, contexts: u64, room: u64) {
+            let layout = self.layout;
+            self.set(g, layout.g_goid, id)
+                .set(g, layout.g_cgo_ctxt + 8, contexts)
+                .set(g, layout.g_cgo_ctxt + 16, room);
+        }
+
+        fn read(&self) -> Result<Vec<super::Thread>, ReadError> {
+            let threads = Threads {
+                allm: Svma(ALLM),
+                layout: self.layout,
+            };
+            threads.read(Bias(BIAS), &|address, len| {
+                assert_eq!(len, 8);
+                let word = self.words.get(&address.0).copied().unwrap_or(0);
+                Ok(word.to_le_bytes().to_vec())
+            })
+        }
+    }
+
+    /// Two threads: one in a callback, one that waits for a goroutine of its own.
+    fn two() -> Fake {
+        let mut fake = Fake::new();
+        let layout = fake.layout;
+        fake.set(BIAS + ALLM, 0, 0xc000_0000);
+        fake.m(0xc000_0000, 12, 0xc001_0000);
+        fake.m(0xc001_0000, 11, 0);
+        fake.g(0xd000_0000, 7, 3, 4);
+        fake.g(0xd001_0000, 1, 2, 2);
+        fake.set(0xc000_0000, layout.m_curg, 0xd000_0000)
+            .set(0xc000_0000, layout.m_lockedg, 0xd001_0000)
+            .set(0xc000_0000, layout.m_ncgo, 0xffff_0000_0000_0003)
+            .set(0xc001_0000, layout.m_lockedg, 0xd001_0000);
+        fake
+    }
+
+    #[test]
+    fn a_thread_has_the_goroutine_that_it_runs_or_waits_for() {
+        let threads = two().read().expect("a list");
+        let found: Vec<_> = threads.iter().map(|t| (t.tid, t.goroutine, t.c_calls)).collect();
+        let goroutine = |id, contexts| Some(Goroutine { id, contexts });
+        assert_eq!(found, [(12, goroutine(7, 3), 3), (11, goroutine(1, 2), 0)]);
+        assert!(!threads[0].is_idle() && !threads[1].is_idle());
+    }
+
+    #[test]
+    fn a_thread_that_is_being_made_is_left_out() {
+        let mut fake = two();
+        let layout = fake.layout;
+        fake.set(0xc000_0000, layout.m_g0, 0);
+        let tids = |fake: &Fake| -> Vec<u64> { fake.read().expect("a list").iter().map(|t| t.tid).collect() };
+        assert_eq!(tids(&fake), [11]);
+        let mut fake = two();
+        fake.set(0xc010_0000, layout.g_m, 0);
+        assert_eq!(tids(&fake), [11]);
+    }
+
+    #[test]
+    fn what_is_no_thread_is_named() {
+        let mut fake = two();
+        let layout = fake.layout;
+        fake.set(0xc011_0000, layout.g_m, 0xc000_0000);
+        assert!(matches!(fake.read(), Err(ReadError::NoThread(Avma(0xc001_0000)))));
+    }
+
+    #[test]
+    fn a_slice_that_is_longer_than_its_array_is_refused() {
+        for (contexts, room) in [(5, 4), (u64::MAX, u64::MAX), (0, 1 << 40)] {
+            let mut fake = two();
+            fake.g(0xd000_0000, 7, contexts, room);
+            let error = fake.read().expect_err("it cannot be");
+            assert!(
+                matches!(error, ReadError::NoSlice(Avma(0xd000_0000), ..)),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_list_that_does_not_end_is_given_up() {
+        let mut fake = two();
+        let layout = fake.layout;
+        fake.set(0xc001_0000, layout.m_alllink, 0xc000_0000);
+        let error = fake.read().expect_err("it has no end");
+        assert!(error.to_string().contains(&MAX_THREADS.to_string()), "{error}");
+    }
+
+    #[test]
+    fn memory_that_cannot_be_read_is_an_error() {
+        let fake = Fake::new();
+        let threads = Threads {
+            allm: Svma(ALLM),
+            layout: fake.layout,
+        };
+        let error = threads.read(Bias(0), &|_, _| Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(matches!(error, Err(ReadError::Memory(_))));
+        // Too few bytes.
+        let error = threads.read(Bias(0), &|_, _| Ok(vec![0; 4]));
+        assert!(matches!(error, Err(ReadError::Memory(_))));
+    }
 }

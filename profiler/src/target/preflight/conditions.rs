@@ -43,11 +43,12 @@ impl Facts {
             Runtime::Understood {
                 hooks: Some(hooks), ..
             } => match hooks.callers {
-                Some(callers) => condition(
+                Some(callers) if self.is_code(callers) => condition(
                     Requirement::Cgo,
                     Outcome::Holds,
                     format!("_cgo_callers leads to {callers}"),
                 ),
+                Some(callers) => fails(&format!("_cgo_callers is {callers}, where there is no code")),
                 None => fails("_cgo_callers is nil: nothing calls a traceback function in a signal handler"),
             },
         }
@@ -66,7 +67,13 @@ impl Facts {
             Runtime::Understood {
                 hooks: Some(hooks), ..
             } => match hooks.traceback {
-                Some(hook) => of(Outcome::Holds, &format!("runtime.cgoTraceback is {hook}")),
+                Some(hook) if self.is_code(hook) => {
+                    of(Outcome::Holds, &format!("runtime.cgoTraceback is {hook}"))
+                }
+                Some(hook) => of(
+                    Outcome::Fails,
+                    &format!("runtime.cgoTraceback is {hook}, where there is no code"),
+                ),
                 None => of(
                     Outcome::Fails,
                     "runtime.cgoTraceback is nil: none is registered by now",
@@ -91,8 +98,8 @@ impl Facts {
     fn bits_64(&self) -> Condition {
         let of = |outcome, fact: &str| condition(Requirement::Bits64, outcome, fact);
         match self.elf_class {
-            Some(2) => of(Outcome::Holds, "a 64-bit executable"),
-            Some(_) => of(Outcome::Fails, "a 32-bit executable"),
+            Some(2) => of(Outcome::Holds, "the executable is a 64-bit one"),
+            Some(_) => of(Outcome::Fails, "the executable is a 32-bit one"),
             None => of(Outcome::Unknown, "the executable cannot be read"),
         }
     }

@@ -53,6 +53,7 @@ fn good() -> Facts {
         },
         elf_class: Some(2),
         tasks: vec![waiting(12, 0x80, 0x460541)],
+        code: vec![Avma(0x401000)..Avma(0x4b0000)],
         futex: Some(FUTEX_CODE),
         ptrace_scope: Some(1),
         capabilities: 1 << 19,
@@ -155,6 +156,26 @@ fn without_a_traceback_function_there_is_nothing_to_ask() {
     });
     assert_eq!(condition.outcome, Outcome::Fails);
     assert!(condition.fact.contains("SetCgoTraceback"), "{condition:?}");
+}
+
+#[test]
+fn what_leads_to_no_code_is_never_called() {
+    let change = |facts: &mut Facts, change: fn(&mut Hooks)| {
+        if let Runtime::Understood {
+            hooks: Some(hooks), ..
+        } = &mut facts.runtime
+        {
+            change(hooks);
+        }
+    };
+    let condition = after(Requirement::TracebackHook, &[], |facts| {
+        change(facts, |hooks| hooks.traceback = Some(Avma(0x4b0000)));
+    });
+    assert_eq!(condition.outcome, Outcome::Fails);
+    let condition = after(Requirement::Cgo, &[], |facts| {
+        change(facts, |hooks| hooks.callers = Some(Avma(0x400fff)));
+    });
+    assert_eq!(condition.outcome, Outcome::Fails);
 }
 
 #[test]
@@ -355,4 +376,6 @@ fn what_is_read_of_a_real_process_is_true() {
     let ours: Vec<u32> = facts.tasks.iter().map(|task| task.status.id_inside).collect();
     assert!(ours.contains(&std::process::id()), "{ours:?}");
     assert_eq!(of(&facts, Requirement::NoTracer).outcome, Outcome::Holds);
+    let here = what_is_read_of_a_real_process_is_true as *const () as u64;
+    assert!(facts.is_code(Avma(here)) && !facts.is_code(Avma(0)));
 }

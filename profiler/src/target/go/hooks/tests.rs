@@ -1,9 +1,9 @@
 use super::super::GoRuntime;
-use super::super::threads::{Thread, Threads};
+use super::super::threads::{self, Thread, Threads};
 use super::{Error, HookVariables, Hooks, SYMBOLS};
 use crate::addr::{Avma, Bias, Svma};
-use crate::gopclntab::Pclntab;
 use crate::gopclntab::fixtures::{Build, FORMS, TOOLCHAINS, run, write_program};
+use crate::gopclntab::{Image, Pclntab};
 use crate::target::go::Source;
 use crate::target::process::Process;
 use bytes::Bytes;
@@ -156,6 +156,28 @@ fn a_function_of_another_shape_is_named() {
             matches!(error, Some(Error::Shape { function }) if function == name),
             "{name}: {error:?}"
         );
+    }
+}
+
+#[test]
+fn damaged_functions_do_not_panic() {
+    for toolchain in TOOLCHAINS {
+        let form = builds().next().expect("a form");
+        let data = program(Build { toolchain, ..form });
+        let object = object::File::parse(&*data).expect("an ELF file");
+        let table = Pclntab::find(&object, &data).expect("no error").expect("a table");
+        let image = Image::new(&object, &data).expect("an image");
+        for name in [super::SETTER, super::POP, "runtime.mcommoninit"] {
+            let function = super::body(&table, name).expect("a function");
+            let code = super::code(&image, &function, super::MAX_CODE).expect("code");
+            for bit in 0..8 * code.len() {
+                let mut code = code.to_vec();
+                code[bit / 8] ^= 1 << (bit % 8);
+                let _ = super::stores(&code, function.entry());
+                let _ = super::pop(&code);
+                let _ = threads::decode(&code, function.entry());
+            }
+        }
     }
 }
 
