@@ -33,11 +33,13 @@ pub enum Error {
         pid: u32,
     },
     /// A debugger has it.
-    #[error("process {pid} is traced by process {tracer}: a process has one tracer at most")]
+    #[error(
+        "process {pid} is traced by thread {tracer}, a debugger perhaps: a process has one tracer at most"
+    )]
     Traced {
         /// Its id.
         pid: u32,
-        /// The other tracer's id.
+        /// The thread that traces it.
         tracer: u32,
     },
     /// Of another architecture or size.

@@ -70,5 +70,5 @@ fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
         deaths > 50 && remains > 20,
         "{deaths} deaths, {remains} left something"
     );
-    assert!(target.finish() > 0);
+    target.finish();
 }

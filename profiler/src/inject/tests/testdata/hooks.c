@@ -2,8 +2,10 @@
 #include "hooks.h"
 #include "_cgo_export.h"
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 struct traceback_arg {
 	uintptr_t context;
@@ -26,22 +28,55 @@ void hook_context(void *arg)
 		abort();
 }
 
+/* Set from outside: how many words to write. */
+volatile int hook_words = 2;
+/* No hook. */
+void *volatile hook_none;
+
 void hook_traceback(void *arg)
 {
 	struct traceback_arg *t = arg;
 	if (t->max != 32 || (t->context == 0 && t->sig_context == 0))
 		abort();
-	errno = 1000;
-	/* Neither list is ended with 0: a buffer that was not cleared would show. */
-	if (t->context != 0) {
-		if (t->sig_context != 0 || t->context / 0x100000 != self)
-			abort();
-		t->buf[0] = t->context + 1;
-		t->buf[1] = t->context + 2;
-		return;
+	uintptr_t first = t->context + 1, second = t->context + 2;
+	if (t->context == 0) {
+		first = ((ucontext_t *)t->sig_context)->uc_mcontext.gregs[REG_RIP];
+		second = 0x7000000 + self;
+	} else if (t->sig_context != 0 || t->context / 0x100000 != self) {
+		abort();
 	}
-	t->buf[0] = ((ucontext_t *)t->sig_context)->uc_mcontext.gregs[REG_RIP];
-	t->buf[1] = 0x7000000 + self;
+	t->buf[0] = first;
+	t->buf[1] = second;
+	/* Go's own signals come here, too: their buffers are neither cleared nor guarded. */
+	if (t->buf[t->max] != 0x64726175675f666f)
+		return;
+	for (uintptr_t i = 2; i < t->max; i++)
+		if (t->buf[i] != 0)
+			abort();
+	for (int i = 2; i < hook_words; i++)
+		t->buf[i] = i;
+	errno = 1000;
+}
+
+static void *stranger(void *tid)
+{
+	self = 9;
+	*(volatile int *)tid = gettid();
+	for (uintptr_t expected = c_leaf(self);;)
+		if (c_leaf(self) != expected)
+			abort();
+	return NULL;
+}
+
+int start_stranger(void)
+{
+	static volatile int tid;
+	pthread_t thread;
+	if (pthread_create(&thread, NULL, stranger, (void *)&tid) != 0)
+		abort();
+	while (tid == 0)
+		;
+	return tid;
 }
 
 void c_outer(uintptr_t who)

@@ -1,5 +1,5 @@
 // Workers whose calls nest, Go in C in Go in C, and who check their own results. It prints the thread of each, works
-// until its input ends, and then prints how much it did.
+// until its input ends, and then prints how much it did. For each signal 63 it prints a line.
 package main
 
 // #cgo CFLAGS: -O2 -fno-omit-frame-pointer
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -67,6 +68,14 @@ func main() {
 		}()
 		fmt.Println(who, <-tid)
 	}
+	fmt.Println(9, C.start_stranger())
+	received := make(chan os.Signal, 1)
+	signal.Notify(received, syscall.Signal(63))
+	go func() {
+		for range received {
+			fmt.Println("received")
+		}
+	}()
 	fmt.Println("ready")
 	go func() {
 		for !done.Load() {
