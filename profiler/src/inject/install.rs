@@ -89,6 +89,10 @@ fn try_install(mapped: &Mapped, thread: &mut Borrowed<'_>, signal: u32) -> Resul
     } = &mapped.region.shared.actions;
     sigaction(thread, &mapped.region, signal, None)?;
     let handler = found.handler.load(Relaxed);
+    if handler == ours.handler.load(Relaxed) {
+        // We were interrupted before we could give back what had come in between: signals are passed on to that.
+        return Ok(true);
+    }
     let is_default = handler == 0;
     if !is_default && !mapped.plan.go_handlers.contains(&Avma(handler)) {
         return Ok(false);

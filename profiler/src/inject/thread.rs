@@ -35,13 +35,15 @@ const WALL: u32 = 0x4000_0000;
 const EVENT_STOP: i32 = 128;
 /// How long a thread that waits in the kernel may take to stop.
 const STOP: Duration = Duration::from_millis(500);
-/// How long it usually takes at most.
+/// After how long a thread makes no more calls for us: the scheduler may wait for it.
+const LONG: Duration = Duration::from_millis(5);
+/// How long a stop usually takes at most.
 const SOON: Duration = Duration::from_micros(200);
 
 /// Why a borrowed thread cannot be used for more calls.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// A signal came for it, and it has been let go to handle it: borrow again.
+    /// A signal came for it, which it has been let go to handle, or it has been stopped for long: borrow again.
     Interrupted,
     /// It is not what we look for.
     Unfit,
@@ -272,6 +274,10 @@ impl Borrowed<'_> {
 
     /// Makes the thread call the kernel.
     pub(super) fn call(&mut self, call: Call, arguments: [u64; 6]) -> Result<u64, Fault> {
+        if self.is_changed && self.stopped() > LONG {
+            self.end_wait();
+            return Err(Fault::Interrupted);
+        }
         let (name, number) = call.name_and_number();
         let result = self.call_raw(number, arguments)?;
         match result.cast_signed() {

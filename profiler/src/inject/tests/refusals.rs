@@ -1,11 +1,12 @@
 //! Processes that are left alone.
 
 use super::install;
-use super::target::Target;
+use super::target::{self, Target};
 use crate::inject::{Error, Mapped};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::process::Command;
 
 fn refusal(target: &Target) -> Error {
     Mapped::new(target.process(), target.plan.clone()).expect_err("it has to be refused")
@@ -19,6 +20,14 @@ fn a_process_has_one_profiler_that_honours_its_hooks() {
     assert!(matches!(refusal(&target), Error::InUse { .. }));
     installed.leave(Some(0)).expect("it can be left");
     target.assert_state(&before);
+    target.finish();
+}
+
+#[test]
+fn a_process_in_a_sandbox_is_left_alone() {
+    let mut command = Command::new(target::program("local"));
+    let target = Target::run(command.env("HOOKS_SANDBOX", "1"));
+    assert!(matches!(refusal(&target), Error::Seccomp { .. }));
     target.finish();
 }
 

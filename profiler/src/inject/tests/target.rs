@@ -71,7 +71,11 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn start(toolchain: &'static str) -> Self {
-        let mut child = Command::new(program(toolchain))
+        Self::run(&mut Command::new(program(toolchain)))
+    }
+
+    pub(super) fn run(command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
