@@ -65,16 +65,6 @@ pub enum Error {
         /// Its id.
         pid: u32,
     },
-    /// A stop did not come.
-    #[error("thread {tid} of process {pid} did not stop within {waited:?}; is its cgroup frozen?")]
-    Stuck {
-        /// The process.
-        pid: u32,
-        /// The thread.
-        tid: u32,
-        /// How long was waited.
-        waited: Duration,
-    },
     /// All threads have something to do.
     #[error("no thread of process {pid} was idle in Go's scheduler within {waited:?}")]
     NoIdleThread {

@@ -38,7 +38,8 @@ pub struct Installed {
 }
 
 impl Mapped {
-    /// Installs the handler for a real-time signal whose disposition is Go's or the default.
+    /// Installs the handler for a real-time signal whose disposition is Go's or the default. Signals that are not ours go
+    /// on to Go's handler; if the disposition was the default they are ignored for as long as we are there.
     ///
     /// # Errors
     /// No signal is free, or no thread could be borrowed. The helper is taken out again.

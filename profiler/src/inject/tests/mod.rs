@@ -123,6 +123,46 @@ fn signals_of_others_reach_the_handler_before_ours() {
 }
 
 #[test]
+fn a_disposition_that_is_no_longer_ours_is_not_touched() {
+    let mut target = Target::start("local");
+    let mut before = target.state();
+    let installed = install(&target);
+    target.ignore();
+    let left = installed.leave(Some(0)).expect("it can be left");
+    assert_eq!(
+        (left.disposition, left.mapping),
+        (Disposition::Theirs, Mapping::Unmapped)
+    );
+    before.ignored |= 1 << 62;
+    before.caught &= !(1 << 62);
+    target.assert_state(&before);
+    // What is ignored on purpose is not taken.
+    let installed = install(&target);
+    assert_eq!(installed.signal(), 62);
+    installed.leave(Some(0)).expect("it can be left");
+    target.assert_state(&before);
+    target.finish();
+}
+
+#[test]
+fn a_helper_that_signals_may_still_be_on_their_way_to_stays_until_the_next_run() {
+    let target = Target::start("local");
+    let before = target.state();
+    for sent in [None, Some(1)] {
+        let left = install(&target).leave(sent).expect("it can be left");
+        assert_eq!(
+            (left.disposition, left.mapping),
+            (Disposition::Restored, Mapping::Kept)
+        );
+        let with_helper = target.state();
+        assert!(with_helper != before);
+        install(&target).leave(Some(0)).expect("it can be left");
+        target.assert_state(&before);
+    }
+    target.finish();
+}
+
+#[test]
 fn a_hook_that_writes_behind_the_end_is_found_out_and_harms_nobody() {
     let target = Target::start("local");
     let installed = install(&target);

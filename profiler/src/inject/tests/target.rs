@@ -12,7 +12,7 @@ use nix::libc;
 use object::{Object, ObjectSymbol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -131,6 +131,13 @@ impl Target {
         line
     }
 
+    /// Makes it ignore signal 63.
+    pub(super) fn ignore(&mut self) {
+        let input = self.child.stdin.as_mut().expect("a pipe");
+        input.write_all(b"\n").expect("it reads");
+        assert_eq!(self.line(), "ignored\n");
+    }
+
     /// Where its variable `name` is.
     pub(super) fn variable(&self, name: &str) -> Avma {
         let data = std::fs::read(format!("/proc/{}/exe", self.pid())).expect("the program");
@@ -226,8 +233,8 @@ impl Drop for Target {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct State {
     executable: BTreeSet<(u64, u64, String)>,
-    caught: u64,
-    ignored: u64,
+    pub(super) caught: u64,
+    pub(super) ignored: u64,
     tracer: Option<String>,
     blocked: BTreeMap<u32, u64>,
     descriptors: BTreeSet<String>,

@@ -1,5 +1,6 @@
 // Workers whose calls nest, Go in C in Go in C, and who check their own results. It prints the thread of each, works
-// until its input ends, and then prints how much it did. For each signal 63 it prints a line.
+// until its input ends, and then prints how much it did. For each signal 63 it prints a line; after a line of input it
+// ignores the signal.
 package main
 
 // #cgo CFLAGS: -O2 -fno-omit-frame-pointer
@@ -7,8 +8,8 @@ package main
 import "C"
 
 import (
+	"bufio"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -83,7 +84,10 @@ func main() {
 			_ = make([]byte, 1<<16)
 		}
 	}()
-	io.Copy(io.Discard, os.Stdin)
+	for input := bufio.NewScanner(os.Stdin); input.Scan(); {
+		signal.Ignore(syscall.Signal(63))
+		fmt.Println("ignored")
+	}
 	done.Store(true)
 	all.Wait()
 	fmt.Println("rounds", rounds.Load())
