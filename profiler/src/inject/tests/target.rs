@@ -183,10 +183,14 @@ impl Target {
     /// Checks that the state is as it was. A thread that handles one of Go's own signals right now is looked at again.
     pub(super) fn assert_state(&self, before: &State) {
         let deadline = Instant::now() + Duration::from_secs(5);
-        while self.state() != *before && Instant::now() < deadline {
+        loop {
+            let now = self.state();
+            if now == *before {
+                return;
+            }
+            assert!(Instant::now() < deadline, "before: {before:#?}\nnow: {now:#?}");
             std::thread::yield_now();
         }
-        assert_eq!(self.state(), *before);
     }
 
     /// What must be the same before and after us.

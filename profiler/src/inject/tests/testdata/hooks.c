@@ -3,6 +3,7 @@
 #include "_cgo_export.h"
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stdlib.h>
@@ -37,6 +38,8 @@ void hook_context(void *arg)
 volatile int hook_words = 2;
 /* Set from outside: unwind from the hook itself. */
 volatile int hook_unwinds;
+/* Set from outside: the stranger is to send itself signal 63 as the kernel does that has no memory left. */
+volatile int hook_without_info;
 /* No hook. */
 void *volatile hook_none;
 
@@ -95,12 +98,19 @@ __attribute__((constructor)) static void sandbox(void)
 		abort();
 }
 
+static long send_without_info(void)
+{
+	siginfo_t none = {0};
+	hook_without_info = 0;
+	return syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), 63, &none);
+}
+
 static void *stranger(void *tid)
 {
 	self = 9;
 	*(volatile int *)tid = gettid();
 	for (uintptr_t expected = c_leaf(self);;)
-		if (c_leaf(self) != expected)
+		if (c_leaf(self) != expected || (hook_without_info && send_without_info() != 0))
 			abort();
 	return NULL;
 }

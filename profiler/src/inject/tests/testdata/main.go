@@ -1,6 +1,6 @@
 // Workers whose calls nest, Go in C in Go in C, and who check their own results. It prints the thread of each, works
-// until its input ends, and then prints how much it did. For each signal 63 it prints a line; after a line of input it
-// ignores the signal.
+// until its input ends, and then prints how much it did. For each signal 63 it prints a line. After a line of input it
+// ignores that signal.
 package main
 
 // #cgo CFLAGS: -O2 -fno-omit-frame-pointer
