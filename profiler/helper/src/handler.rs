@@ -92,6 +92,15 @@ extern "C" fn decide(_signal: u64, siginfo: u64, ucontext: u64) -> Next {
     let ours = code == config.si_code.load(Relaxed) as u32
         && cookie & config.cookie_mask.load(Relaxed) == config.cookie_magic.load(Relaxed);
     if !ours {
+        // The kernel had no memory for the signal's siginfo, or RLIMIT_SIGPENDING is reached (kernel/signal.c,
+        // `__send_signal_locked`): it may be one of ours. On its own threads Go ignores it, unless the program wants it;
+        // on others Go would end the process (runtime/signal_unix.go, `badsignal`).
+        // SAFETY: si_pid and si_uid at 16; the config is that of the process.
+        let is_lost = code == 0 && unsafe { word(siginfo, 16) == 0 && Thread::current(config).tid == 0 };
+        if is_lost {
+            counters.without_info.fetch_add(1, Relaxed);
+            return Next::RETURN;
+        }
         counters.passed_on.fetch_add(1, Relaxed);
         let previous = shared.actions.previous.handler.load(Relaxed);
         // SIG_DFL and SIG_IGN are no functions.

@@ -119,6 +119,8 @@ pub struct Counters {
     pub entered: AtomicU64,
     /// Signals of others that were passed on.
     pub passed_on: AtomicU64,
+    /// Signals that came without siginfo to a thread that Go does not know, which were dropped.
+    pub without_info: AtomicU64,
     /// Signals of ours that found no free slot.
     pub no_slot: AtomicU64,
     /// Signals of ours that came while hooks may not be called.

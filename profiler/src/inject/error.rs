@@ -33,11 +33,13 @@ pub enum Error {
         pid: u32,
     },
     /// A debugger has it.
-    #[error("process {pid} is traced by process {tracer}: a process has one tracer at most")]
+    #[error(
+        "process {pid} is traced by thread {tracer}, a debugger perhaps: a process has one tracer at most"
+    )]
     Traced {
         /// Its id.
         pid: u32,
-        /// The other tracer's id.
+        /// The thread that traces it.
         tracer: u32,
     },
     /// Of another architecture or size.
@@ -62,16 +64,6 @@ pub enum Error {
     Stopped {
         /// Its id.
         pid: u32,
-    },
-    /// A stop did not come.
-    #[error("thread {tid} of process {pid} did not stop within {waited:?}; is its cgroup frozen?")]
-    Stuck {
-        /// The process.
-        pid: u32,
-        /// The thread.
-        tid: u32,
-        /// How long was waited.
-        waited: Duration,
     },
     /// All threads have something to do.
     #[error("no thread of process {pid} was idle in Go's scheduler within {waited:?}")]

@@ -38,7 +38,8 @@ pub struct Installed {
 }
 
 impl Mapped {
-    /// Installs the handler for a real-time signal whose disposition is Go's or the default.
+    /// Installs the handler for a real-time signal whose disposition is Go's or the default. Signals that are not ours go
+    /// on to Go's handler; if the disposition was the default they are ignored for as long as we are there.
     ///
     /// # Errors
     /// No signal is free, or no thread could be borrowed. The helper is taken out again.
@@ -89,6 +90,10 @@ fn try_install(mapped: &Mapped, thread: &mut Borrowed<'_>, signal: u32) -> Resul
     } = &mapped.region.shared.actions;
     sigaction(thread, &mapped.region, signal, None)?;
     let handler = found.handler.load(Relaxed);
+    if handler == ours.handler.load(Relaxed) {
+        // We were interrupted before we could give back what had come in between: signals are passed on to that.
+        return Ok(true);
+    }
     let is_default = handler == 0;
     if !is_default && !mapped.plan.go_handlers.contains(&Avma(handler)) {
         return Ok(false);

@@ -30,7 +30,7 @@ pub struct Left {
 pub enum Disposition {
     /// It is as it was.
     Restored,
-    /// The process has set another since, and it was not touched.
+    /// The process has set another since, which was not touched.
     Theirs,
     /// Signals are still pending, which would do what they were not sent for: the handler stays, and passes on.
     StillPending,
@@ -69,21 +69,21 @@ pub(super) fn take_out(
     let shared = &*region.shared;
     shared.config.enabled.store(0, Release);
     let mut longest_stop = Duration::ZERO;
-    let disposition = if !SIGNALS.contains(&signal) {
-        Disposition::Restored
+    let (disposition, leads_here) = if !SIGNALS.contains(&signal) {
+        (Disposition::Restored, false)
     } else if !wait_until(|| !is_pending(process, signal)) {
-        Disposition::StillPending
+        (Disposition::StillPending, true)
     } else {
-        let (disposition, stopped) = borrow(process, plan, |thread| restore(thread, region, signal))?;
+        let (restored, stopped) = borrow(process, plan, |thread| restore(thread, region, signal))?;
         longest_stop = stopped;
-        disposition
+        restored
     };
     let is_quiet = || {
         let arrived = sent.is_some_and(|sent| sent <= shared.counters.entered.load(Acquire));
         arrived && !is_inside(process, shared)
     };
     let mut mapping = Mapping::Kept;
-    if disposition == Disposition::Restored && wait_until(is_quiet) {
+    if !leads_here && wait_until(is_quiet) {
         let ((), stopped) = borrow(process, plan, |thread| {
             thread
                 .call(Call::Munmap, [region.base, region.len, 0, 0, 0, 0])
@@ -99,28 +99,32 @@ pub(super) fn take_out(
     })
 }
 
-/// Restores the disposition of `signal`, if it is ours.
-fn restore(thread: &mut Borrowed<'_>, region: &Region, signal: u32) -> Result<Disposition, Fault> {
+/// Restores the disposition of `signal`, if it is ours. Also says whether what is there may lead to us: a handler that
+/// came after ours may call ours, as ours calls the one before it.
+fn restore(thread: &mut Borrowed<'_>, region: &Region, signal: u32) -> Result<(Disposition, bool), Fault> {
     let Actions {
         ours,
         previous,
         found,
     } = &region.shared.actions;
-    let is = |action: &Action| found.handler.load(Relaxed) == action.handler.load(Relaxed);
+    let handler = |action: &Action| action.handler.load(Relaxed);
+    // SIG_DFL and SIG_IGN call nobody.
+    let theirs = || (Disposition::Theirs, handler(found) > 1);
     sigaction(thread, region, signal, None)?;
-    if is(previous) {
-        return Ok(Disposition::Restored);
+    if handler(found) == handler(previous) {
+        return Ok((Disposition::Restored, false));
     }
-    if !is(ours) {
-        return Ok(Disposition::Theirs);
+    if handler(found) != handler(ours) {
+        return Ok(theirs());
     }
     sigaction(thread, region, signal, Some(previous))?;
-    if is(ours) {
-        return Ok(Disposition::Restored);
+    if handler(found) == handler(ours) {
+        return Ok((Disposition::Restored, false));
     }
     // Somebody came in between: it is theirs.
+    let theirs = theirs();
     sigaction(thread, region, signal, Some(found))?;
-    Ok(Disposition::Theirs)
+    Ok(theirs)
 }
 
 fn wait_until(condition: impl Fn() -> bool) -> bool {

@@ -8,6 +8,7 @@
 //! that happens to the thread is that it wakes up too early. No byte of code is changed, and no byte of data that is in use.
 
 use super::error::Error;
+use super::preflight::{field, status};
 use super::{Plan, sys};
 use crate::target::process::Process;
 use nix::errno::Errno;
@@ -33,15 +34,13 @@ const NO_CALL: u64 = u64::MAX;
 const WALL: u32 = 0x4000_0000;
 /// `PTRACE_EVENT_STOP`.
 const EVENT_STOP: i32 = 128;
-/// How long a thread that waits in the kernel may take to stop.
-const STOP: Duration = Duration::from_millis(500);
-/// How long it usually takes at most.
-const SOON: Duration = Duration::from_micros(200);
+/// After how long a thread makes no more calls for us: the scheduler may wait for it.
+const LONG: Duration = Duration::from_millis(2);
 
 /// Why a borrowed thread cannot be used for more calls.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// A signal came for it, and it has been let go to handle it: borrow again.
+    /// A signal came for it, which it has been let go to handle, or it has been stopped for long: borrow again.
     Interrupted,
     /// It is not what we look for.
     Unfit,
@@ -150,37 +149,25 @@ impl<'p> Seized<'p> {
         Fault::Interrupted
     }
 
+    /// Waits for the next stop. It comes at once, as the thread sleeps in the kernel or is about to make a short system
+    /// call. Blocking: on a busy machine, looking again and again would make the stop longer.
     fn wait(&self) -> Result<Stop, Fault> {
-        let start = Instant::now();
         let tid = rustix::process::Pid::from_raw(self.tid.cast_signed());
         loop {
-            let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(WALL);
-            match waitpid(tid, options) {
+            match waitpid(tid, WaitOptions::from_bits_retain(WALL)) {
                 Ok(Some((_, status))) => {
-                    let raw = status.as_raw();
                     let Some(signal) = status.stopping_signal() else {
                         // It has ended; its successors, if any, can be borrowed.
                         return Err(Fault::Unfit);
                     };
                     step();
-                    return Ok(match raw >> 16 {
+                    return Ok(match status.as_raw() >> 16 {
                         EVENT_STOP => Stop::Event(signal),
                         0 if signal == nix::libc::SIGTRAP | 0x80 => Stop::Call,
                         _ => Stop::Signal(signal),
                     });
                 }
-                // Nearly always it is a matter of microseconds, which a sleep would make many.
-                Ok(None) if start.elapsed() < SOON => std::thread::yield_now(),
-                Ok(None) if start.elapsed() < STOP => std::thread::sleep(SOON),
-                Ok(None) => {
-                    let stuck = Error::Stuck {
-                        pid: self.process.pid,
-                        tid: self.tid,
-                        waited: STOP,
-                    };
-                    return Err(stuck.into());
-                }
-                Err(rustix::io::Errno::INTR) => {}
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return Err(Fault::Unfit),
             }
         }
@@ -272,6 +259,10 @@ impl Borrowed<'_> {
 
     /// Makes the thread call the kernel.
     pub(super) fn call(&mut self, call: Call, arguments: [u64; 6]) -> Result<u64, Fault> {
+        if self.is_changed && self.stopped() > LONG {
+            self.end_wait();
+            return Err(Fault::Interrupted);
+        }
         let (name, number) = call.name_and_number();
         let result = self.call_raw(number, arguments)?;
         match result.cast_signed() {
@@ -365,9 +356,12 @@ pub(super) fn idle(process: &Process, plan: &Plan) -> Vec<u32> {
         let number = fields.next().and_then(|field| field.parse::<u64>().ok());
         let operation = fields.nth(1).and_then(hex);
         let pc = fields.last().and_then(hex);
+        // A thread of a frozen cgroup would not stop.
+        let is_frozen = || field(&status(process, *tid), "State").is_none_or(|state| state.starts_with('D'));
         number == Some(SYS_FUTEX)
             && operation.is_some_and(|operation| operation & FUTEX_OPERATION == 0)
             && pc.is_some_and(|pc| plan.futex.start.0 <= pc && pc < plan.futex.end.0)
+            && !is_frozen()
     };
     tids(process).into_iter().filter(seems_idle).collect()
 }

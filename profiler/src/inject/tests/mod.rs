@@ -1,8 +1,10 @@
 mod death;
+mod refusals;
 mod target;
 
 use super::{Disposition, Installed, Mapped, Mapping};
 use crate::addr::Avma;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use target::{COOKIE, TOOLCHAINS, Target};
 
@@ -35,14 +37,24 @@ fn check(target: &Target, answer: &super::Answer) -> (bool, usize) {
 
 /// Sends `n` signals to each worker and returns the answers.
 fn ask(target: &Target, installed: &Installed, n: usize) -> Vec<super::Answer> {
+    ask_threads(
+        target,
+        installed,
+        n,
+        &target.workers.keys().copied().collect::<Vec<_>>(),
+    )
+}
+
+/// Sends `n` signals to each of `tids` and returns the answers.
+fn ask_threads(target: &Target, installed: &Installed, n: usize, tids: &[u32]) -> Vec<super::Answer> {
     let mut answers = Vec::new();
     for _ in 0..n {
-        for &tid in target.workers.keys() {
+        for &tid in tids {
             target
                 .send(tid, installed.signal(), COOKIE | u64::from(tid))
                 .expect("a thread");
         }
-        let goal = answers.len() + target.workers.len();
+        let goal = answers.len() + tids.len();
         let deadline = Instant::now() + Duration::from_secs(30);
         while answers.len() < goal {
             assert!(Instant::now() < deadline, "{} of {goal} answers", answers.len());
@@ -71,6 +83,188 @@ fn hooks_answer_for_the_interrupted_code_and_for_each_context_with_every_toolcha
             (Disposition::Restored, Mapping::Unmapped)
         );
         target.assert_state(&before);
-        assert!(target.finish() > 0);
+        target.finish();
     }
+}
+
+#[test]
+fn a_thread_that_go_does_not_know_answers_for_the_interrupted_code() {
+    let target = Target::start("local");
+    let installed = install(&target);
+    let answers = ask_threads(&target, &installed, 50, &[target.stranger]);
+    for answer in &answers {
+        assert_eq!((answer.tid, answer.contexts.len()), (None, 0), "{answer:?}");
+        let leaf = [answer.pc, Avma(0x700_0000 + target::STRANGER)];
+        assert_eq!(answer.leaf.as_deref(), Some(leaf.as_slice()));
+        assert_eq!(answer.cookie, COOKIE | u64::from(target.stranger));
+        assert_eq!(answer.thread_pointer, answers[0].thread_pointer);
+    }
+    installed.leave(Some(50)).expect("it can be left");
+    target.finish();
+}
+
+#[test]
+fn signals_of_others_reach_the_handler_before_ours() {
+    let mut target = Target::start("local");
+    let installed = install(&target);
+    assert_eq!(installed.signal(), 63);
+    let tids: Vec<_> = target.workers.keys().copied().collect();
+    for &tid in &tids {
+        target.send(tid, 63, COOKIE ^ 1 << 63).expect("a thread");
+        assert_eq!(target.line(), "received\n");
+    }
+    assert_eq!(installed.passed_on(), 4);
+    ask(&target, &installed, 1);
+    // Go would end the process.
+    target.set("hook_without_info", 1);
+    let counters = &installed.mapped.region.shared.counters;
+    while counters.without_info.load(Relaxed) == 0 {
+        std::thread::yield_now();
+    }
+    let left = installed.leave(Some(4)).expect("it can be left");
+    assert_eq!(left.disposition, Disposition::Restored);
+    target.send(tids[0], 63, COOKIE).expect("a thread");
+    assert_eq!(target.line(), "received\n");
+    target.finish();
+}
+
+#[test]
+fn a_disposition_that_is_no_longer_ours_is_not_touched() {
+    let mut target = Target::start("local");
+    let mut before = target.state();
+    let installed = install(&target);
+    target.ignore();
+    let left = installed.leave(Some(0)).expect("it can be left");
+    assert_eq!(
+        (left.disposition, left.mapping),
+        (Disposition::Theirs, Mapping::Unmapped)
+    );
+    before.ignored |= 1 << 62;
+    before.caught &= !(1 << 62);
+    target.assert_state(&before);
+    // What is ignored on purpose is not taken.
+    let installed = install(&target);
+    assert_eq!(installed.signal(), 62);
+    installed.leave(Some(0)).expect("it can be left");
+    target.assert_state(&before);
+    target.finish();
+}
+
+#[test]
+fn a_helper_that_signals_may_still_be_on_their_way_to_stays_until_the_next_run() {
+    let target = Target::start("local");
+    let before = target.state();
+    for sent in [None, Some(1)] {
+        let left = install(&target).leave(sent).expect("it can be left");
+        assert_eq!(
+            (left.disposition, left.mapping),
+            (Disposition::Restored, Mapping::Kept)
+        );
+        let with_helper = target.state();
+        assert!(with_helper != before);
+        install(&target).leave(Some(0)).expect("it can be left");
+        target.assert_state(&before);
+    }
+    target.finish();
+}
+
+#[test]
+fn a_hook_that_writes_behind_the_end_is_found_out_and_harms_nobody() {
+    let target = Target::start("local");
+    let installed = install(&target);
+    target.set("hook_words", 32);
+    assert!(
+        ask(&target, &installed, 5)
+            .iter()
+            .all(|answer| !answer.is_overrun)
+    );
+    target.set("hook_words", 40);
+    for answer in ask(&target, &installed, 5) {
+        let was_asked = answer.leaf.is_some() || !answer.contexts.is_empty();
+        assert_eq!(answer.is_overrun, was_asked, "{answer:?}");
+        assert!(answer.leaf.is_none_or(|leaf| leaf.len() == 32));
+    }
+    target.set("hook_words", 2);
+    ask(&target, &installed, 5)
+        .iter()
+        .for_each(|answer| _ = check(&target, answer));
+    installed.leave(Some(60)).expect("it can be left");
+    target.finish();
+}
+
+#[test]
+fn hooks_that_unwind_from_themselves_find_the_frames_that_they_expect() {
+    for toolchain in TOOLCHAINS {
+        let target = Target::start(toolchain);
+        let installed = install(&target);
+        target.set("hook_unwinds", 1);
+        let answers = ask(&target, &installed, 50);
+        let leaves: Vec<_> = answers
+            .iter()
+            .filter_map(|answer| Some((answer.pc, answer.leaf.as_ref()?)))
+            .collect();
+        // Where Go's own code was interrupted, there is no unwind information for it.
+        let unwound = leaves.iter().filter(|(_, leaf)| leaf.len() > 2);
+        assert!(unwound.clone().count() * 10 > leaves.len() * 9 && leaves.len() > 20);
+        assert!(unwound.clone().all(|(pc, leaf)| leaf[2..] == [*pc]), "{leaves:?}");
+        installed.leave(Some(200)).expect("it can be left");
+        target.finish();
+    }
+}
+
+#[test]
+fn without_a_hook_or_while_disabled_nothing_is_called() {
+    let target = Target::start("local");
+    let mut plan = target.plan.clone();
+    plan.traceback = target.variable("hook_none");
+    let mapped = Mapped::new(target.process(), plan).expect("it can be mapped");
+    let installed = mapped.install().expect("it can be installed");
+    for answer in ask(&target, &installed, 2) {
+        assert!(
+            answer.no_hook && answer.leaf.is_none() && answer.contexts.is_empty(),
+            "{answer:?}"
+        );
+    }
+    installed.enable(false);
+    let tid = target.stranger;
+    target.send(tid, installed.signal(), COOKIE).expect("a thread");
+    while installed.entered() < 9 {
+        std::thread::yield_now();
+    }
+    installed.enable(true);
+    assert_eq!(ask_threads(&target, &installed, 1, &[tid]).len(), 1);
+    installed.leave(Some(10)).expect("it can be left");
+    target.finish();
+}
+
+#[test]
+fn two_hundred_cycles_leave_nothing_while_signals_rain_on_every_thread() {
+    let target = Target::start("local");
+    let before = target.state();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Go has a handler for all signals and does nothing about this one, but on threads that it does not know.
+            while !is_over.load(Relaxed) {
+                let tids = super::thread::tids(&target.process());
+                for tid in tids.into_iter().filter(|&tid| tid != target.stranger) {
+                    let _ = target.send(tid, 50, 0);
+                }
+                std::thread::sleep(Duration::from_micros(500));
+            }
+        });
+        for _ in 0..200 {
+            let installed = install(&target);
+            let answers = ask(&target, &installed, 1);
+            answers.iter().for_each(|answer| _ = check(&target, answer));
+            let left = installed.leave(Some(4)).expect("it can be left");
+            assert_eq!(
+                (left.disposition, left.mapping),
+                (Disposition::Restored, Mapping::Unmapped)
+            );
+        }
+        is_over.store(true, Relaxed);
+    });
+    target.assert_state(&before);
+    target.finish();
 }

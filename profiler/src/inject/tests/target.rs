@@ -11,7 +11,9 @@ use bytes::Bytes;
 use nix::libc;
 use object::{Object, ObjectSymbol};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{LazyLock, Mutex};
@@ -52,19 +54,28 @@ pub(super) fn program(toolchain: &'static str) -> PathBuf {
     dir.path().join("hooks")
 }
 
+/// The worker that the thread is that Go does not know.
+pub(super) const STRANGER: u64 = 9;
+
 /// The program, running.
 pub(super) struct Target {
     child: Child,
     output: BufReader<ChildStdout>,
     /// Worker by thread.
     pub(super) workers: BTreeMap<u32, u64>,
+    /// A thread that Go does not know.
+    pub(super) stranger: u32,
     /// What is known of it.
     pub(super) plan: Plan,
 }
 
 impl Target {
     pub(super) fn start(toolchain: &'static str) -> Self {
-        let mut child = Command::new(program(toolchain))
+        Self::run(&mut Command::new(program(toolchain)))
+    }
+
+    pub(super) fn run(command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -80,10 +91,16 @@ impl Target {
             workers.insert(tid.parse().expect("a thread"), who.parse().expect("a worker"));
         }
         let plan = plan(child.id());
+        let (&stranger, _) = workers
+            .iter()
+            .find(|(_, who)| **who == STRANGER)
+            .expect("a stranger");
+        workers.remove(&stranger);
         Self {
             child,
             output,
             workers,
+            stranger,
             plan,
         }
     }
@@ -96,18 +113,47 @@ impl Target {
         Process::open(self.pid()).expect("it runs")
     }
 
-    /// Ends its work; returns how many rounds it did. It has checked all of its results.
-    pub(super) fn finish(mut self) -> u64 {
+    /// Ends its work, of which it has checked all results.
+    pub(super) fn finish(mut self) {
         drop(self.child.stdin.take());
         let mut rest = String::new();
         self.output.read_to_string(&mut rest).expect("text");
         let status = self.child.wait().expect("it is ours");
         assert!(status.success(), "{status}: {rest}");
-        rest.trim()
-            .strip_prefix("rounds ")
-            .expect("rounds")
-            .parse()
-            .expect("a number")
+        let rounds = rest.trim().strip_prefix("rounds ").expect("rounds");
+        assert!(rounds.parse::<u64>().expect("a number") > 0);
+    }
+
+    /// The next line that it prints.
+    pub(super) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a line");
+        line
+    }
+
+    /// Makes it ignore signal 63.
+    pub(super) fn ignore(&mut self) {
+        let input = self.child.stdin.as_mut().expect("a pipe");
+        input.write_all(b"\n").expect("it reads");
+        assert_eq!(self.line(), "ignored\n");
+    }
+
+    /// Where its variable `name` is.
+    pub(super) fn variable(&self, name: &str) -> Avma {
+        let data = std::fs::read(format!("/proc/{}/exe", self.pid())).expect("the program");
+        let object = object::File::parse(&*data).expect("an ELF file");
+        Avma(object.symbol_by_name(name).expect("a symbol").address())
+    }
+
+    /// Sets its variable `name`, an int.
+    pub(super) fn set(&self, name: &str, value: i32) {
+        let memory = File::options()
+            .write(true)
+            .open(format!("/proc/{}/mem", self.pid()));
+        let written = memory
+            .expect("its memory")
+            .write_all_at(&value.to_le_bytes(), self.variable(name).0);
+        written.expect("it can be written");
     }
 
     /// Sends `signal` to a thread, as the kernel would.
@@ -137,10 +183,14 @@ impl Target {
     /// Checks that the state is as it was. A thread that handles one of Go's own signals right now is looked at again.
     pub(super) fn assert_state(&self, before: &State) {
         let deadline = Instant::now() + Duration::from_secs(5);
-        while self.state() != *before && Instant::now() < deadline {
+        loop {
+            let now = self.state();
+            if now == *before {
+                return;
+            }
+            assert!(Instant::now() < deadline, "before: {before:#?}\nnow: {now:#?}");
             std::thread::yield_now();
         }
-        assert_eq!(self.state(), *before);
     }
 
     /// What must be the same before and after us.
@@ -187,8 +237,8 @@ impl Drop for Target {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct State {
     executable: BTreeSet<(u64, u64, String)>,
-    caught: u64,
-    ignored: u64,
+    pub(super) caught: u64,
+    pub(super) ignored: u64,
     tracer: Option<String>,
     blocked: BTreeMap<u32, u64>,
     descriptors: BTreeSet<String>,

@@ -2,8 +2,16 @@
 #include "hooks.h"
 #include "_cgo_export.h"
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
+#include <unwind.h>
 
 struct traceback_arg {
 	uintptr_t context;
@@ -26,22 +34,96 @@ void hook_context(void *arg)
 		abort();
 }
 
+/* Set from outside: how many words to write. */
+volatile int hook_words = 2;
+/* Set from outside: unwind from the hook itself. */
+volatile int hook_unwinds;
+/* Set from outside: the stranger is to send itself signal 63 as the kernel does that has no memory left. */
+volatile int hook_without_info;
+/* No hook. */
+void *volatile hook_none;
+
+struct walk {
+	int n;
+	uintptr_t pcs[4];
+};
+
+static _Unwind_Reason_Code frame(struct _Unwind_Context *context, void *arg)
+{
+	struct walk *walk = arg;
+	walk->pcs[walk->n++] = _Unwind_GetIP(context);
+	return walk->n == 4 ? _URC_END_OF_STACK : _URC_NO_REASON;
+}
+
 void hook_traceback(void *arg)
 {
 	struct traceback_arg *t = arg;
 	if (t->max != 32 || (t->context == 0 && t->sig_context == 0))
 		abort();
-	errno = 1000;
-	/* Neither list is ended with 0: a buffer that was not cleared would show. */
-	if (t->context != 0) {
-		if (t->sig_context != 0 || t->context / 0x100000 != self)
-			abort();
-		t->buf[0] = t->context + 1;
-		t->buf[1] = t->context + 2;
-		return;
+	uintptr_t first = t->context + 1, second = t->context + 2;
+	if (t->context == 0) {
+		first = ((ucontext_t *)t->sig_context)->uc_mcontext.gregs[REG_RIP];
+		second = 0x7000000 + self;
+	} else if (t->sig_context != 0 || t->context / 0x100000 != self) {
+		abort();
 	}
-	t->buf[0] = ((ucontext_t *)t->sig_context)->uc_mcontext.gregs[REG_RIP];
-	t->buf[1] = 0x7000000 + self;
+	t->buf[0] = first;
+	t->buf[1] = second;
+	/* Go's own signals come here, too: their buffers are neither cleared nor guarded. */
+	if (t->buf[t->max] != 0x64726175675f666f)
+		return;
+	for (uintptr_t i = 2; i < t->max; i++)
+		if (t->buf[i] != 0)
+			abort();
+	for (int i = 2; i < hook_words; i++)
+		t->buf[i] = i;
+	if (hook_unwinds && t->context == 0) {
+		/* This function, x_cgo_callers, the signal frame, the interrupted code. */
+		struct walk walk = {0};
+		_Unwind_Backtrace(frame, &walk);
+		t->buf[2] = walk.pcs[3];
+	}
+	errno = 1000;
+}
+
+/* A filter that allows everything, for those who only see that there is one. */
+__attribute__((constructor)) static void sandbox(void)
+{
+	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog program = {1, &allow};
+	if (getenv("HOOKS_SANDBOX") == NULL)
+		return;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+	    syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0)
+		abort();
+}
+
+static long send_without_info(void)
+{
+	siginfo_t none = {0};
+	hook_without_info = 0;
+	return syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), 63, &none);
+}
+
+static void *stranger(void *tid)
+{
+	self = 9;
+	*(volatile int *)tid = gettid();
+	for (uintptr_t expected = c_leaf(self);;)
+		if (c_leaf(self) != expected || (hook_without_info && send_without_info() != 0))
+			abort();
+	return NULL;
+}
+
+int start_stranger(void)
+{
+	static volatile int tid;
+	pthread_t thread;
+	if (pthread_create(&thread, NULL, stranger, (void *)&tid) != 0)
+		abort();
+	while (tid == 0)
+		;
+	return tid;
 }
 
 void c_outer(uintptr_t who)

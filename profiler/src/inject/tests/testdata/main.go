@@ -1,5 +1,6 @@
 // Workers whose calls nest, Go in C in Go in C, and who check their own results. It prints the thread of each, works
-// until its input ends, and then prints how much it did.
+// until its input ends, and then prints how much it did. For each signal 63 it prints a line. After a line of input it
+// ignores that signal.
 package main
 
 // #cgo CFLAGS: -O2 -fno-omit-frame-pointer
@@ -7,9 +8,10 @@ package main
 import "C"
 
 import (
+	"bufio"
 	"fmt"
-	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -67,6 +69,14 @@ func main() {
 		}()
 		fmt.Println(who, <-tid)
 	}
+	fmt.Println(9, C.start_stranger())
+	received := make(chan os.Signal, 1)
+	signal.Notify(received, syscall.Signal(63))
+	go func() {
+		for range received {
+			fmt.Println("received")
+		}
+	}()
 	fmt.Println("ready")
 	go func() {
 		for !done.Load() {
@@ -74,7 +84,10 @@ func main() {
 			_ = make([]byte, 1<<16)
 		}
 	}()
-	io.Copy(io.Discard, os.Stdin)
+	for input := bufio.NewScanner(os.Stdin); input.Scan(); {
+		signal.Ignore(syscall.Signal(63))
+		fmt.Println("ignored")
+	}
 	done.Store(true)
 	all.Wait()
 	fmt.Println("rounds", rounds.Load())

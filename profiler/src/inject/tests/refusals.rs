@@ -1,0 +1,80 @@
+//! Processes that are left alone.
+
+use super::install;
+use super::target::{self, Target};
+use crate::inject::{Error, Mapped};
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process::Command;
+
+fn refusal(target: &Target) -> Error {
+    Mapped::new(target.process(), target.plan.clone()).expect_err("it has to be refused")
+}
+
+#[test]
+fn a_process_has_one_profiler_that_honours_its_hooks() {
+    let target = Target::start("local");
+    let before = target.state();
+    let installed = install(&target);
+    assert!(matches!(refusal(&target), Error::InUse { .. }));
+    installed.leave(Some(0)).expect("it can be left");
+    target.assert_state(&before);
+    target.finish();
+}
+
+#[test]
+fn a_process_in_a_sandbox_is_left_alone() {
+    let mut command = Command::new(target::program("local"));
+    let target = Target::run(command.env("HOOKS_SANDBOX", "1"));
+    assert!(matches!(refusal(&target), Error::Seccomp { .. }));
+    target.finish();
+}
+
+#[test]
+fn a_traced_process_is_left_alone() {
+    let target = Target::start("local");
+    let pid = Pid::from_raw(target.pid() as i32);
+    ptrace::seize(pid, Options::empty()).expect("it can be traced");
+    let us = rustix::thread::gettid().as_raw_pid() as u32;
+    assert!(matches!(refusal(&target), Error::Traced { tracer, .. } if tracer == us));
+    drop(target);
+}
+
+#[test]
+fn a_stopped_process_stays_stopped() {
+    let target = Target::start("local");
+    let before = target.state();
+    let pid = Pid::from_raw(target.pid() as i32);
+    kill(pid, Signal::SIGSTOP).expect("it can be stopped");
+    let is_stopped = || {
+        let tids = crate::inject::thread::tids(&target.process());
+        tids.into_iter().all(|tid| {
+            let status = crate::inject::preflight::status(&target.process(), tid);
+            crate::inject::preflight::field(&status, "State").is_some_and(|state| state.starts_with('T'))
+        })
+    };
+    while !is_stopped() {
+        std::thread::yield_now();
+    }
+    assert!(matches!(refusal(&target), Error::Stopped { .. }));
+    assert!(is_stopped());
+    kill(pid, Signal::SIGCONT).expect("it can go on");
+    target.assert_state(&before);
+    install(&target).leave(Some(0)).expect("it can be left");
+    target.assert_state(&before);
+    target.finish();
+}
+
+#[test]
+fn a_program_without_callers_and_one_that_ended_are_refused() {
+    let mut target = Target::start("local");
+    let callers = target.plan.callers;
+    target.plan.callers = target.variable("hook_none");
+    assert!(matches!(refusal(&target), Error::NoCgoCallers { .. }));
+    target.plan.callers = callers;
+    let process = target.process();
+    let plan = target.plan.clone();
+    drop(target);
+    assert!(matches!(Mapped::new(process, plan), Err(Error::Gone { .. })));
+}
