@@ -67,7 +67,7 @@ pub struct Function {
 
 /// What the hook said about one address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct Named {
     /// The functions, innermost first: each is inlined in the one that follows. Empty if the hook does not know the
     /// address.
     pub functions: Vec<Function>,
@@ -115,8 +115,8 @@ pub struct Symbolizer {
     asked: HashSet<u64>,
     queue: VecDeque<u64>,
     call: Option<Call>,
-    answers: BTreeMap<u64, Answer>,
-    /// Bytes that `answers` takes, roughly.
+    named: BTreeMap<u64, Named>,
+    /// Bytes that `named` takes, roughly.
     kept: usize,
 }
 
@@ -127,7 +127,7 @@ struct Call {
     pc: u64,
     block: ArgumentBlock,
     n_calls: usize,
-    answer: Answer,
+    named: Named,
 }
 
 impl Symbolizer {
@@ -143,7 +143,7 @@ impl Symbolizer {
     pub fn next_call(&mut self) -> Option<ArgumentBlock> {
         while self.call.is_none() {
             let pc = self.queue.pop_front()?;
-            let mut answer = Answer::default();
+            let mut named = Named::default();
             if self.kept < MAX_KEPT {
                 let block = ArgumentBlock {
                     pc,
@@ -153,11 +153,11 @@ impl Symbolizer {
                     pc,
                     block,
                     n_calls: 0,
-                    answer,
+                    named,
                 });
             } else {
-                answer.odd.insert(Oddity::OutOfSpace);
-                self.answers.insert(pc, answer);
+                named.odd.insert(Oddity::OutOfSpace);
+                self.named.insert(pc, named);
             }
         }
         self.call.as_ref().map(|call| call.block)
@@ -173,12 +173,12 @@ impl Symbolizer {
             return;
         }
         call.n_calls += 1;
-        call.answer.add(&block, memory);
+        call.named.add(&block, memory);
         // "The function will be called again with the same PC", so what the hook wrote there does not count.
         let goes_on = block.more != 0 && call.n_calls < MAX_CALLS;
         let pc = if goes_on { call.pc } else { 0 };
         if block.more != 0 && !goes_on {
-            call.answer.odd.insert(Oddity::Capped);
+            call.named.odd.insert(Oddity::Capped);
         }
         call.block = ArgumentBlock { pc, ..block };
         self.call = Some(call);
@@ -188,37 +188,37 @@ impl Symbolizer {
     /// call would reach a process that is gone.
     pub fn failed(&mut self) {
         if let Some(mut call) = self.call.take() {
-            call.answer.odd.insert(Oddity::Failed);
+            call.named.odd.insert(Oddity::Failed);
             self.keep(call);
         }
     }
 
     /// What the hook said about `pc`; `None` if the conversation about it is not over or never began.
-    pub fn answer(&self, pc: u64) -> Option<&Answer> {
-        self.answers.get(&pc)
+    pub fn named(&self, pc: u64) -> Option<&Named> {
+        self.named.get(&pc)
     }
 
-    /// Every answer so far, in the order of addresses.
-    pub fn answers(&self) -> impl Iterator<Item = (u64, &Answer)> {
-        self.answers.iter().map(|(&pc, answer)| (pc, answer))
+    /// What it said about every address so far, in their order.
+    pub fn all(&self) -> impl Iterator<Item = (u64, &Named)> {
+        self.named.iter().map(|(&pc, named)| (pc, named))
     }
 
     /// For each oddity, the number of addresses that it was met with.
     pub fn oddities(&self) -> BTreeMap<Oddity, u64> {
         let mut counts = BTreeMap::new();
-        for oddity in self.answers.values().flat_map(|answer| &answer.odd) {
+        for oddity in self.named.values().flat_map(|named| &named.odd) {
             *counts.entry(*oddity).or_default() += 1;
         }
         counts
     }
 
     fn keep(&mut self, call: Call) {
-        self.kept = self.kept.saturating_add(call.answer.size());
-        self.answers.insert(call.pc, call.answer);
+        self.kept = self.kept.saturating_add(call.named.size());
+        self.named.insert(call.pc, call.named);
     }
 }
 
-impl Answer {
+impl Named {
     /// Adds what the hook left in the block. Go makes a frame without a name of an answer that says nothing, unless it
     /// is the first; we make none.
     fn add(&mut self, block: &ArgumentBlock, memory: &mut impl Memory) {

@@ -2,7 +2,9 @@
 //! `profiler/include/traceback_hooks.h` documents for those who write one.
 
 use crate::addr::{Avma, Svma};
-use object::{Architecture, Object, ObjectSymbol, SymbolKind};
+use object::LittleEndian as LE;
+use object::elf::{self, FileHeader64};
+use object::read::elf::{FileHeader, SectionHeader, Sym};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// The name of the variable.
@@ -74,22 +76,35 @@ impl Table {
     /// # Errors
     /// If the file is no object file for this machine, or has something else under that name.
     pub fn find(file: &[u8]) -> Result<Option<Svma>, Error> {
-        let object = object::File::parse(file).map_err(|cause| Error::Object(cause.to_string()))?;
-        if object.architecture() != Architecture::X86_64 {
+        let damaged = |cause: object::read::Error| Error::Object(cause.to_string());
+        let header = FileHeader64::<LE>::parse(file).map_err(damaged)?;
+        header.endian().map_err(damaged)?;
+        if header.e_machine(LE) != elf::EM_X86_64 {
             return Err(Error::Object("it is not for x86-64".into()));
         }
+        let sections = header.sections(LE, file).map_err(damaged)?;
         // The dynamic symbols are fewer, and still there when the others have been stripped.
-        let mut symbols = object.dynamic_symbols().chain(object.symbols());
-        let Some(symbol) =
-            symbols.find(|symbol| symbol.is_definition() && symbol.name_bytes() == Ok(SYMBOL.as_bytes()))
-        else {
-            return Ok(None);
-        };
-        if symbol.kind() == SymbolKind::Data && symbol.size() >= Self::SIZE as u64 {
-            Ok(Some(Svma(symbol.address())))
-        } else {
-            Err(Error::Symbol)
+        for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
+            let symbols = sections.symbols(LE, file, kind).map_err(damaged)?;
+            if symbols.is_empty() {
+                continue;
+            }
+            let names = sections
+                .section(symbols.string_section())
+                .and_then(|section| section.data(LE, file))
+                .map_err(damaged)?;
+            let found = symbols
+                .iter()
+                .find(|symbol| !symbol.is_undefined(LE) && is_named(names, symbol.st_name(LE)));
+            if let Some(symbol) = found {
+                return if symbol.st_type() == elf::STT_OBJECT && symbol.st_size(LE) >= Self::SIZE as u64 {
+                    Ok(Some(Svma(symbol.st_value(LE))))
+                } else {
+                    Err(Error::Symbol)
+                };
+            }
         }
+        Ok(None)
     }
 
     /// Reads the table from the bytes that a process has there.
@@ -112,6 +127,14 @@ impl Table {
             symbolizer: hook(raw.symbolizer),
         })
     }
+}
+
+/// Whether the string there is the symbol. Only so many bytes are looked at: names without an end, in a file made for
+/// that, would take as long as its author likes.
+fn is_named(names: &[u8], offset: u32) -> bool {
+    let rest = names.get(offset as usize..).unwrap_or_default();
+    rest.strip_prefix(SYMBOL.as_bytes())
+        .is_some_and(|end| end.first() == Some(&0))
 }
 
 #[cfg(test)]

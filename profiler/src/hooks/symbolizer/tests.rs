@@ -1,6 +1,6 @@
 //! Conversations with hooks that keep to the protocol, and with hooks that do not.
 
-use super::{Answer, ArgumentBlock, Function, MAX_CALLS, MAX_STRING, Memory, Oddity, Symbolizer};
+use super::{ArgumentBlock, Function, MAX_CALLS, MAX_STRING, Memory, Named, Oddity, Symbolizer};
 use std::collections::BTreeMap;
 
 /// Memory of a made-up process: strings at addresses. The rest cannot be read.
@@ -46,11 +46,11 @@ fn talk(
 }
 
 /// Asks `hook` about one address.
-fn ask(pc: u64, hook: impl FnMut(&mut Block, &mut Strings)) -> (Answer, Vec<Block>) {
+fn ask(pc: u64, hook: impl FnMut(&mut Block, &mut Strings)) -> (Named, Vec<Block>) {
     let mut symbolizer = Symbolizer::default();
     symbolizer.ask(pc);
     let calls = talk(&mut symbolizer, &mut Strings::default(), hook);
-    (symbolizer.answer(pc).unwrap().clone(), calls)
+    (symbolizer.named(pc).unwrap().clone(), calls)
 }
 
 fn pcs(calls: &[Block]) -> Vec<u64> {
@@ -67,7 +67,7 @@ fn function(name: &str, file: &str, line: u32) -> Function {
     }
 }
 
-fn odd(answer: &Answer) -> Vec<Oddity> {
+fn odd(answer: &Named) -> Vec<Oddity> {
     answer.odd.iter().copied().collect()
 }
 
@@ -105,7 +105,7 @@ fn a_hook_that_tells_calls_apart_by_file_gives_its_inlined_pair_for_each_address
     for pc in [0x200, 0x201] {
         let line = pc as u32;
         assert_eq!(
-            symbolizer.answer(pc).unwrap().functions,
+            symbolizer.named(pc).unwrap().functions,
             [
                 function("cFunction", "tracebackctxt.go", 0x10000 + line),
                 function("cFunction", "tracebackctxt.go", line)
@@ -124,7 +124,7 @@ fn a_hook_that_expects_one_block_for_all_gets_a_new_one_for_each() {
     }
     talk(&mut symbolizer, &mut Strings::default(), cgo_symbolizer);
     let answers: Vec<_> = symbolizer
-        .answers()
+        .all()
         .map(|(pc, answer)| (pc, answer.functions.clone()))
         .collect();
     assert_eq!(
@@ -214,7 +214,7 @@ fn the_last_of_the_allowed_calls_is_not_too_many() {
 #[test]
 fn an_answer_that_says_nothing_still_ends_with_a_call_for_0() {
     let (answer, calls) = ask(0x10, |_, _| ());
-    assert_eq!(answer, Answer::default());
+    assert_eq!(answer, Named::default());
     assert_eq!(pcs(&calls), [0x10, 0]);
 }
 
@@ -255,7 +255,7 @@ fn names_are_those_of_the_moment_though_the_hook_writes_over_them() {
         memory.set(buffer, format!("name of {:#x}", block.pc));
         block.func = buffer;
     });
-    let name = |pc| symbolizer.answer(pc).unwrap().functions[0].name.clone();
+    let name = |pc| symbolizer.named(pc).unwrap().functions[0].name.clone();
     assert_eq!(name(0x10).as_deref(), Some("name of 0x10"));
     assert_eq!(name(0x20).as_deref(), Some("name of 0x20"));
 }
@@ -302,7 +302,7 @@ fn the_longest_name_is_whole() {
 #[test]
 fn an_empty_name_names_nothing() {
     let (answer, _) = ask(0x10, |block, memory| block.func = memory.put(""));
-    assert_eq!(answer, Answer::default());
+    assert_eq!(answer, Named::default());
 }
 
 #[test]
@@ -363,10 +363,10 @@ fn a_hook_that_does_not_come_back_loses_its_address_and_no_other() {
     assert_eq!(symbolizer.next_call().unwrap().pc, 0x20);
     talk(&mut symbolizer, &mut memory, tc_symbolizer);
 
-    let answer = symbolizer.answer(0x10).unwrap();
+    let answer = symbolizer.named(0x10).unwrap();
     assert_eq!(answer.functions, [function("before", "", 0)]);
     assert_eq!(odd(answer), [Oddity::Failed]);
-    assert_eq!(symbolizer.answer(0x20).unwrap().functions.len(), 2);
+    assert_eq!(symbolizer.named(0x20).unwrap().functions.len(), 2);
 }
 
 #[test]
@@ -378,9 +378,9 @@ fn a_hook_that_fails_in_its_last_call_has_said_everything() {
     block.func = memory.put("f");
     symbolizer.returned(block, &mut memory);
     assert_eq!(symbolizer.next_call().unwrap().pc, 0);
-    assert_eq!(symbolizer.answer(0x10), None, "the conversation is not over");
+    assert_eq!(symbolizer.named(0x10), None, "the conversation is not over");
     symbolizer.failed();
-    let answer = symbolizer.answer(0x10).unwrap();
+    let answer = symbolizer.named(0x10).unwrap();
     assert_eq!(answer.functions, [function("f", "", 0)]);
     assert_eq!(odd(answer), [Oddity::Failed]);
     assert_eq!(symbolizer.next_call(), None);
@@ -395,7 +395,7 @@ fn a_call_is_the_same_until_it_has_come_back_and_nothing_comes_back_without_a_ca
     assert_eq!(symbolizer.next_call(), None);
     symbolizer.ask(0x10);
     assert_eq!(symbolizer.next_call(), symbolizer.next_call());
-    assert_eq!(symbolizer.answers().count(), 0);
+    assert_eq!(symbolizer.all().count(), 0);
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn names_that_would_fill_the_memory_are_not_asked_for() {
         (block.func, block.file, block.more) = (long, long, 1);
     });
     let named = symbolizer
-        .answers()
+        .all()
         .take_while(|(_, answer)| !answer.functions.is_empty())
         .count();
     let per_address = MAX_CALLS * 2 * 3 * MAX_STRING;

@@ -148,13 +148,8 @@ fn a_program_without_a_table_has_none() {
         Table::find(&build("gcc -x c", "int main(void) { return 0; }")),
         Ok(None)
     );
-    for no_table in [
-        format!("extern char {SYMBOL}[];\nchar *f(void) {{ return {SYMBOL}; }}\n"),
-        format!("__thread long {SYMBOL}[4];\n"),
-    ] {
-        let file = build("gcc -shared -fPIC -x c", &no_table);
-        assert_eq!(Table::find(&file), Ok(None), "{no_table}");
-    }
+    let refers = format!("extern char {SYMBOL}[];\nchar *f(void) {{ return {SYMBOL}; }}\n");
+    assert_eq!(Table::find(&build("gcc -shared -fPIC -x c", &refers)), Ok(None));
 }
 
 #[test]
@@ -162,9 +157,18 @@ fn something_else_of_that_name_is_refused() {
     for source in [
         format!("void {SYMBOL}(volatile long *p) {{ p[1] = p[2] * p[3] / p[4] + p[5] * p[6] / p[7]; }}"),
         format!("long {SYMBOL}[3] = {{1}};"),
+        format!("__thread long {SYMBOL}[4];"),
     ] {
         let file = build("gcc -shared -fPIC -x c", &source);
         assert_eq!(Table::find(&file), Err(Error::Symbol), "{source}");
+    }
+}
+
+#[test]
+fn a_name_that_only_begins_like_it_is_another() {
+    for name in [format!("{SYMBOL}2"), format!("my_{SYMBOL}"), SYMBOL[1..].into()] {
+        let file = build("gcc -shared -fPIC -x c", &format!("long {name}[4] = {{1}};"));
+        assert_eq!(Table::find(&file), Ok(None), "{name}");
     }
 }
 
