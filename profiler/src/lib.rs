@@ -21,3 +21,5 @@ pub mod format;
 pub mod sampler;
 
 pub mod record;
+
+pub mod inspect;

@@ -17,6 +17,8 @@ pub struct Cli {
 pub enum Command {
     /// Record running processes, or a command from its first instruction.
     Record(Record),
+    /// Show what is in a running process: Go runtime, traceback hooks, unwind rules.
+    Inspect(Inspect),
 }
 
 /// Samples the stacks of the targets until Ctrl-C, SIGTERM, the end of the duration or the end of the last target,
@@ -69,6 +71,26 @@ pub struct Record {
     pub command: Vec<OsString>,
 }
 
+/// Looks at a process, without touching it: its Go runtime, the traceback hooks that it registered with
+/// runtime.SetCgoTraceback and the contexts that are live, how much of its code has unwind rules, and whether its
+/// hooks can be honoured.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sudo profiler inspect -p 1234
+  sudo profiler inspect -p 1234 --json
+
+Exit code: 0, also when hooks cannot be honoured; 1 if the process could not be looked at.")]
+pub struct Inspect {
+    /// Process to look at.
+    #[arg(short, long, value_name = "PID")]
+    pub pid: u32,
+
+    /// Write JSON, with stable names of fields.
+    #[arg(long)]
+    pub json: bool,
+}
+
 fn frequency(text: &str) -> Result<u64, String> {
     let hz: u64 = text.parse().map_err(|error| format!("{error}"))?;
     if hz == 0 {
@@ -104,8 +126,10 @@ mod tests {
     use clap::{CommandFactory, Parser};
 
     fn record(args: &[&str]) -> Result<Record, clap::Error> {
-        let Command::Record(record) = Cli::try_parse_from(["profiler", "record"].iter().chain(args))?.command;
-        Ok(record)
+        match Cli::try_parse_from(["profiler", "record"].iter().chain(args))?.command {
+            Command::Record(record) => Ok(record),
+            other => panic!("another command: {other:?}"),
+        }
     }
 
     #[test]

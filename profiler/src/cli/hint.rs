@@ -3,6 +3,7 @@
 use super::preflight::Missing;
 use profiler::sampler;
 use profiler::target::process;
+use std::io::ErrorKind;
 
 /// Advice for the error or one of its causes.
 pub fn of(error: &anyhow::Error) -> Option<String> {
@@ -20,10 +21,13 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<process::Error>() {
         return match error {
             process::Error::Gone { pid } if thread_of(*pid).is_some() => Some(format!(
-                "{pid} is a thread of process {}: record that",
+                "{pid} is a thread of process {}: give that",
                 thread_of(*pid)?
             )),
             process::Error::Gone { .. } => Some("see `ps -e` for the processes there are".into()),
+            process::Error::Read { source, .. } if source.kind() == ErrorKind::PermissionDenied => Some(
+                "run it with sudo: to look at other users' processes takes root or CAP_SYS_PTRACE".into(),
+            ),
             _ => None,
         };
     }

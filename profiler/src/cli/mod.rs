@@ -2,6 +2,7 @@
 
 mod args;
 mod hint;
+mod inspect;
 mod outputs;
 mod preflight;
 mod progress;
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         args::Command::Record(record) => record::run(record),
+        args::Command::Inspect(inspect) => inspect::run(&inspect),
     };
     match result {
         Ok(code) => code,

@@ -1,6 +1,7 @@
 //! What we are allowed to do, found out before the kernel says no in a less helpful way.
 
 use anyhow::{Result, bail};
+use profiler::target::status::Status;
 
 /// Capabilities that a recording needs: bit in `CapEff`, name, and what for (capabilities(7)).
 const NEEDED: [(u32, &str, &str); 3] = [
@@ -21,8 +22,8 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// # Errors
 /// Some are missing; the message names them.
 pub fn capabilities() -> Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let missing = missing(effective(&status));
+    let status = std::fs::read("/proc/self/status").unwrap_or_default();
+    let missing = missing(Status::parse(&status).capabilities);
     if missing.is_empty() {
         return Ok(());
     }
@@ -38,14 +39,6 @@ pub fn capabilities() -> Result<()> {
 #[error("cannot record: this process lacks {0}")]
 pub struct Missing(String);
 
-/// The effective capabilities in the text of `/proc/PID/status`; none if it does not say.
-fn effective(status: &str) -> u64 {
-    status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
-        .unwrap_or(0)
-}
-
 fn missing(effective: u64) -> Vec<(&'static str, &'static str)> {
     let has = |bit: u32| effective & 1 << bit != 0;
     NEEDED
@@ -57,19 +50,16 @@ fn missing(effective: u64) -> Vec<(&'static str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{effective, missing};
+    use super::missing;
 
     #[test]
     fn nothing_is_missing_for_root() {
-        assert!(missing(effective("Name:\tx\nCapEff:\t000001ffffffffff\n")).is_empty());
+        assert!(missing(0x1ff_ffff_ffff).is_empty());
     }
 
     #[test]
     fn an_ordinary_user_lacks_all_three() {
-        let names: Vec<_> = missing(effective("CapEff:\t0000000000000000\n"))
-            .iter()
-            .map(|m| m.0)
-            .collect();
+        let names: Vec<_> = missing(0).iter().map(|m| m.0).collect();
         assert_eq!(names, ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE"]);
     }
 

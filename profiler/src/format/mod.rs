@@ -15,7 +15,7 @@ pub mod summary;
 mod testing;
 mod text;
 
-pub use text::escape;
+pub use text::{escape, percent, thousands};
 
 use crate::profile::Profile;
 use std::io;

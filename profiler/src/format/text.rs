@@ -34,7 +34,7 @@ fn is_unsafe(c: char) -> bool {
 }
 
 /// `1234567` as `1,234,567`.
-pub(super) fn thousands(n: u64) -> String {
+pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3 + 1);
     for (at, digit) in digits.chars().enumerate() {
@@ -48,7 +48,7 @@ pub(super) fn thousands(n: u64) -> String {
 
 /// A share as `99.8 %`. Rounded down, so that `100.0 %` means all of them; what is more than nothing but would be
 /// shown as `0.0 %` is `<0.1 %`.
-pub(super) fn percent(part: u64, whole: u64) -> String {
+pub fn percent(part: u64, whole: u64) -> String {
     let tenths = u128::from(part) * 1000 / u128::from(whole.max(1));
     if tenths == 0 && part > 0 {
         return "<0.1 %".to_owned();

@@ -75,12 +75,20 @@ impl Build {
     }
 
     fn compile(self) -> Bytes {
+        let mut sources = vec![("main.go", include_str!("testdata/main.go"))];
+        if self.cgo {
+            sources.push(("cgo.go", include_str!("testdata/cgo.go")));
+        }
+        self.of_sources(&sources)
+    }
+
+    /// Another program, of those files, built in this way.
+    pub(crate) fn of_sources(self, sources: &[(&str, &str)]) -> Bytes {
         let dir = TempDir::new().expect("temporary directory");
         let write = |name, text| std::fs::write(dir.path().join(name), text).expect("source is written");
         write("go.mod", "module example.test/answers\ngo 1.21\n");
-        write("main.go", include_str!("testdata/main.go"));
-        if self.cgo {
-            write("cgo.go", include_str!("testdata/cgo.go"));
+        for (name, text) in sources {
+            write(name, text);
         }
         let mut go = Command::new("go");
         // Without -trimpath the name of the directory would make each program another one.
@@ -105,11 +113,7 @@ impl Build {
 
     /// Writes the program to a file in `dir` that can be executed.
     pub(crate) fn write_to(self, dir: &Path) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt;
-        let path = dir.join("answers");
-        std::fs::write(&path, self.bytes()).expect("program is written");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("mode is set");
-        path
+        write_program(&self.bytes(), dir)
     }
 
     /// What the program itself says of its instructions, one line each: function, file, line.
@@ -155,6 +159,15 @@ impl Build {
         });
         fields.collect()
     }
+}
+
+/// Writes a program to a file in `dir` that can be executed.
+pub(crate) fn write_program(bytes: &[u8], dir: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = dir.join("answers");
+    std::fs::write(&path, bytes).expect("program is written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("mode is set");
+    path
 }
 
 /// Runs `command` and returns what it wrote.

@@ -106,19 +106,6 @@ fn contents(job: &Job) -> Result<Bytes, String> {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     };
-    let entry = &job.entry;
-    if entry.name == "[vdso]" {
-        // The kernel's own code in every process: its object exists in memory only.
-        let process = Process::open(job.pid).map_err(|error| explain(&error))?;
-        let bytes = process.memory(entry.start, (entry.end - entry.start) as usize);
-        return bytes.map(Bytes::from).map_err(|error| explain(&error));
-    }
-    if !entry.is_file() {
-        return Err(if entry.name.is_empty() {
-            "anonymous memory".into()
-        } else {
-            "not a file".into()
-        });
-    }
-    files::open(job.pid, entry).map_err(|error| explain(&error))
+    let process = Process::open(job.pid).map_err(|error| explain(&error))?;
+    files::contents(&process, &job.entry).map_err(|error| explain(&error))
 }

@@ -3,7 +3,7 @@
 use crate::gopclntab::Pclntab;
 use crate::symbolize;
 use crate::target::go::GoRuntime;
-use crate::unwind::{Coverage, ExtTable, Rows, danger, dwarf, go, table};
+use crate::unwind::{ExtTable, ObjectRows, danger, table};
 use bytes::Bytes;
 use profiler_abi::table::REGION_SHIFT;
 
@@ -47,27 +47,17 @@ impl Object {
             None => None,
         };
 
-        let mut coverage = Coverage::default();
-        let frames = dwarf::CallFrames::read(&file, ext, &mut coverage);
-        // The first layer that covers an address counts: Go's own table for Go's code, then what the program
-        // itself unwinds by.
-        let mut layers = Vec::with_capacity(3);
-        if let Some(pclntab) = &pclntab {
-            let code = go::read(pclntab, |range| dwarf::code_of(&file, range), ext);
-            for shape in &code.unknown_shapes {
-                note("chains may break in its Go runtime", shape);
-            }
-            layers.push(code.layer);
+        let mut rows = ObjectRows::read(&file, pclntab.as_ref(), ext);
+        for shape in &rows.unknown_shapes {
+            note("chains may break in its Go runtime", shape);
         }
-        layers.extend([frames.eh_frame, frames.debug_frame]);
-        let text = dwarf::text(&file);
-        let mut rows = Rows::overlay(layers, &text);
-        rows.mark(&if danger::is_zone(path) {
-            text
+        let zones = if danger::is_zone(path) {
+            rows.text.clone()
         } else {
             danger::zones(&file)
-        });
-        let regions = table::encode(&rows);
+        };
+        rows.rows.mark(&zones);
+        let regions = table::encode(&rows.rows);
         let n_regions = regions.last().map_or(0, |(number, _)| number + 1);
         if n_regions > MAX_REGIONS {
             return Err(format!(

@@ -2,7 +2,7 @@
 
 use super::demangle;
 use super::dwarf::{Dwarf, Frame};
-use super::elf::{Elf, Error, Section};
+use super::elf::{Elf, Error, Section, Segment};
 use super::symbols::{NameAt, Symbol, SymbolTable};
 use super::{Name, Reason, plt, string_at};
 use crate::addr::Svma;
@@ -44,6 +44,8 @@ enum Source {
 
 const SOURCES: [Source; 2] = [Source::Dwarf, Source::Symbols];
 
+/// Granularity of mappings on x86-64, in bytes.
+const PAGE: u64 = 4096;
 /// `n_type` of the note of owner `GNU` that holds the build id.
 const NT_GNU_BUILD_ID: u32 = 3;
 /// `n_type` of the note of owner `Go` that holds the build id (cmd/link/internal/ld/elf.go).
@@ -93,17 +95,19 @@ impl Object {
         (!name.is_empty() && !name.contains('/')).then_some((name, checksum))
     }
 
-    /// Which stated address has the byte at that offset of the file. Bytes can be loaded twice, where two
-    /// segments share a page: then the one with code counts.
+    /// Which stated address has the byte at that offset of the file. Loaders map whole pages, so a segment begins
+    /// where its first page does, and bytes can be loaded twice, where two segments share a page: then the one with
+    /// code counts.
     pub fn svma_of_offset(&self, offset: u64) -> Option<Svma> {
-        let holds = |(start, size): (u64, u64)| offset >= start && offset - start < size;
-        let segments = self
-            .elf
-            .segments
-            .iter()
-            .filter(|s| holds((s.offset, s.file_size)));
-        let segment = segments.max_by_key(|segment| segment.executable)?;
-        Some(Svma(segment.address.wrapping_add(offset - segment.offset)))
+        let holds = |segment: &&Segment| {
+            let first_page = segment.offset & !(PAGE - 1);
+            offset >= first_page && offset < segment.offset.saturating_add(segment.file_size)
+        };
+        let segment = self.elf.segments.iter().filter(holds);
+        let segment = segment.max_by_key(|segment| segment.executable)?;
+        // Wrapping: the page may begin before the segment.
+        let distance = offset.wrapping_sub(segment.offset);
+        Some(Svma(segment.address.wrapping_add(distance)))
     }
 
     /// At which offset of the file the byte with that stated address is.

@@ -1,6 +1,7 @@
 //! Opening the files that a process has mapped.
 
 use super::maps::MapEntry;
+use super::process::Process;
 use super::sys::map_file;
 use bytes::Bytes;
 use rustix::fs::{OFlags, major, minor};
@@ -22,6 +23,21 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// It is memory without a file, or a device.
+    #[error("{}", if .name.is_empty() { "anonymous memory" } else { "not a file" })]
+    NotAFile {
+        /// The name of the mapping.
+        name: String,
+    },
+    /// The kernel's own object cannot be read from the memory of the process.
+    #[error("cannot read the vDSO of process {pid}")]
+    Vdso {
+        /// The process.
+        pid: u32,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// There is a file of that name, but it is not the one that is mapped.
     #[error("{name} was replaced after process {pid} had mapped it, and the mapped file cannot be opened")]
     Replaced {
@@ -32,12 +48,33 @@ pub enum Error {
     },
 }
 
+/// The contents of the object that a mapping is of: a file, or the vDSO.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub fn contents(process: &Process, entry: &MapEntry) -> Result<Bytes, Error> {
+    if entry.name == "[vdso]" {
+        // The kernel's own code in every process: its object exists in memory only.
+        let bytes = process.memory(entry.start, (entry.end - entry.start) as usize);
+        return bytes.map(Bytes::from).map_err(|source| Error::Vdso {
+            pid: process.pid,
+            source,
+        });
+    }
+    if !entry.is_file() {
+        return Err(Error::NotAFile {
+            name: entry.name.clone(),
+        });
+    }
+    open(process.pid, entry)
+}
+
 /// The contents of the file behind a mapping, as the process sees it: through its own root directory if it has
 /// another than ours, and also when the file has been deleted.
 ///
 /// # Errors
 /// The file cannot be opened, or is another one by now.
-pub fn open(pid: u32, entry: &MapEntry) -> Result<Bytes, Error> {
+fn open(pid: u32, entry: &MapEntry) -> Result<Bytes, Error> {
     // The kernel's own link to the file needs no name, but CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.
     let link = format!("/proc/{pid}/map_files/{:x}-{:x}", entry.start, entry.end);
     if let Ok(bytes) = File::open(link).and_then(|file| map_file(&file)) {

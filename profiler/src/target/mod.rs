@@ -4,5 +4,7 @@ pub mod command;
 pub mod files;
 pub mod go;
 pub mod maps;
+pub mod preflight;
 pub mod process;
+pub mod status;
 mod sys;

@@ -1,6 +1,7 @@
 //! Facts about a process, from `/proc`.
 
 use super::maps::{self, MapEntry};
+use super::status::{Status, Syscall};
 use nix::time::clock_getcpuclockid;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -43,6 +44,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// A thread, as it was when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its id, as we see it.
+    pub tid: u32,
+    /// Its status.
+    pub status: Status,
+    /// The system call that it waits in.
+    pub syscall: Option<Syscall>,
 }
 
 /// A process. The pidfd keeps the id from meaning another process later.
@@ -111,6 +123,41 @@ impl Process {
         let mut bytes = vec![0; len];
         File::open(format!("/proc/{}/mem", self.pid))?.read_exact_at(&mut bytes, address)?;
         Ok(bytes)
+    }
+
+    /// Its threads, as far as they can be looked at. Some may have ended since.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn tasks(&self) -> Result<Vec<Task>, Error> {
+        let pid = self.pid;
+        let directory = std::fs::read_dir(format!("/proc/{pid}/task")).or(Err(Error::Gone { pid }))?;
+        let tasks = directory.filter_map(|entry| {
+            let entry = entry.ok()?;
+            let tid = entry.file_name().to_str()?.parse().ok()?;
+            let read = |file: &str| std::fs::read(entry.path().join(file));
+            Some(Task {
+                tid,
+                status: Status::parse(&read("status").ok()?),
+                // Ptrace rights are needed for this one.
+                syscall: read("syscall").ok().and_then(|text| Syscall::parse(&text)),
+            })
+        });
+        Ok(tasks.collect())
+    }
+
+    /// The path of its executable, as the process sees it.
+    pub fn executable(&self) -> Option<String> {
+        let path = std::fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
+        Some(path.to_string_lossy().into_owned())
+    }
+
+    /// The class of its executable (`e_ident[EI_CLASS]`, elf(5)): 1 is 32-bit, 2 is 64-bit.
+    pub fn elf_class(&self) -> Option<u8> {
+        let mut ident = [0; 5];
+        let file = File::open(format!("/proc/{}/exe", self.pid)).ok()?;
+        file.read_exact_at(&mut ident, 0).ok()?;
+        (ident[..4] == *b"\x7fELF").then_some(ident[4])
     }
 
     /// The state letter of `/proc/PID/stat` (proc_pid_stat(5)).

@@ -15,6 +15,7 @@ pub mod dwarf;
 pub mod ext;
 pub mod go;
 pub mod go_asm;
+pub mod object;
 pub mod pcsp;
 pub mod rows;
 pub mod table;
@@ -27,4 +28,5 @@ mod testing;
 
 pub use coverage::{Coverage, Unsupported};
 pub use ext::ExtTable;
+pub use object::ObjectRows;
 pub use rows::{Layer, Row, Rows};

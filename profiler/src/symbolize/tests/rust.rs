@@ -1,7 +1,10 @@
 //! Rust: generics, closures and methods of traits, in both manglings.
 
-use super::{Program, functions};
+use super::{Program, functions, read};
+use crate::addr::Svma;
 use crate::profile::Kind;
+use object::elf::PF_X;
+use object::{Object as _, ObjectSegment, SegmentFlags};
 
 const SHAPES: &str = r#"
 #![allow(named_asm_labels)]
@@ -109,4 +112,18 @@ fn without_dwarf_the_mangling_tells_rust() {
         names[0].function.ends_with("as source::shop::Price>::price"),
         "{names:?}"
     );
+}
+
+/// Rust's own linker, lld, begins segments anywhere in the file; what is mapped begins a little before.
+#[test]
+fn the_first_page_of_code_begins_before_the_code() {
+    const PAGE: u64 = 4096;
+    let program = Program::new(SHAPES, "rs", "rustc --edition 2024 -O");
+    let file = read(&program.path);
+    let file = object::File::parse(&file[..]).unwrap();
+    let is_code = |flags| matches!(flags, SegmentFlags::Elf { p_flags, .. } if p_flags.contains(PF_X));
+    let code = file.segments().find(|s| is_code(s.flags())).unwrap();
+    let (offset, address) = (code.file_range().0, code.address());
+    let found = program.object().svma_of_offset(offset & !(PAGE - 1));
+    assert_eq!(found, Some(Svma(address & !(PAGE - 1))));
 }

@@ -49,6 +49,12 @@ layout! {
     m_cgo_callers_use: "m.cgoCallersUse",
     /// Pointer to the C stack that a traceback hook reported.
     m_cgo_callers: "m.cgoCallers",
+    /// The thread's id, as the process sees it.
+    m_procid: "m.procid",
+    /// The next thread in the list of all.
+    m_alllink: "m.alllink",
+    /// The goroutine that runs on this thread only; while it is parked, the thread waits for it.
+    m_lockedg: "m.lockedg",
 }
 
 /// The first minor release that is supported.
@@ -64,11 +70,22 @@ struct Release {
     m_ncgo: u32,
     m_cgo_callers_use: u32,
     m_cgo_callers: u32,
+    m_procid: u32,
+    m_alllink: u32,
+    m_lockedg: u32,
 }
 
-const fn release(g: [u32; 4], m: [u32; 4]) -> Release {
+const fn release(g: [u32; 4], m: [u32; 7]) -> Release {
     let [g_syscallsp, g_goid, g_cgo_ctxt, g_labels] = g;
-    let [m_curg, m_ncgo, m_cgo_callers_use, m_cgo_callers] = m;
+    let [
+        m_curg,
+        m_ncgo,
+        m_cgo_callers_use,
+        m_cgo_callers,
+        m_procid,
+        m_alllink,
+        m_lockedg,
+    ] = m;
     Release {
         g_syscallsp,
         g_goid,
@@ -78,6 +95,9 @@ const fn release(g: [u32; 4], m: [u32; 4]) -> Release {
         m_ncgo,
         m_cgo_callers_use,
         m_cgo_callers,
+        m_procid,
+        m_alllink,
+        m_lockedg,
     }
 }
 
@@ -85,19 +105,19 @@ const fn release(g: [u32; 4], m: [u32; 4]) -> Release {
 /// as the debug information of programs built with the named release states them.
 const RELEASES: [Release; 7] = [
     // go1.21.13.
-    release([112, 152, 320, 344], [192, 312, 316, 320]),
+    release([112, 152, 320, 344], [192, 312, 316, 320, 72, 336, 352]),
     // go1.22.10: m loses 8 bytes before ncgo.
-    release([112, 152, 320, 344], [192, 304, 308, 312]),
+    release([112, 152, 320, 344], [192, 304, 308, 312, 72, 328, 344]),
     // go1.23.9: g.syscallbp is new.
-    release([112, 160, 328, 352], [192, 304, 308, 312]),
+    release([112, 160, 328, 352], [192, 304, 308, 312, 72, 328, 344]),
     // go1.24.11: m grows before ncgo.
-    release([112, 160, 328, 352], [192, 328, 332, 336]),
+    release([112, 160, 328, 352], [192, 328, 332, 336, 72, 352, 368]),
     // go1.25.5: gobuf.ret is gone, and g and m begin with a gobuf or hold one.
-    release([104, 152, 320, 344], [184, 320, 324, 328]),
+    release([104, 152, 320, 344], [184, 320, 324, 328, 64, 344, 360]),
     // go1.26.6: g grows before parentGoid, m before p.
-    release([104, 152, 328, 352], [184, 328, 332, 336]),
+    release([104, 152, 328, 352], [184, 328, 332, 336, 64, 352, 384]),
     // go1.27.2.
-    release([104, 152, 328, 352], [184, 328, 332, 336]),
+    release([104, 152, 328, 352], [184, 328, 332, 336, 64, 352, 384]),
 ];
 
 impl Release {
@@ -116,6 +136,9 @@ impl Release {
             m_ncgo: self.m_ncgo,
             m_cgo_callers_use: self.m_cgo_callers_use,
             m_cgo_callers: self.m_cgo_callers,
+            m_procid: self.m_procid,
+            m_alllink: self.m_alllink,
+            m_lockedg: self.m_lockedg,
         }
     }
 }

@@ -6,8 +6,10 @@
 //! contradiction is an error.
 
 mod dwarf;
+pub mod hooks;
 mod layout;
 mod sigtramp;
+pub mod threads;
 mod tls;
 mod version;
 
@@ -18,12 +20,13 @@ pub use layout::Layout;
 pub use tls::TlsG;
 pub use version::GoVersion;
 
-use crate::addr::{Bias, Svma};
+use crate::addr::{Avma, Bias, Svma};
 use crate::gopclntab::{Function, Image, Pclntab};
 use bytes::Bytes;
 use profiler_abi::go::GoLayout;
 use sigtramp::SigTramp;
 use std::fmt;
+use std::io;
 use std::ops::Range;
 
 /// Where a [`Layout`] comes from.
@@ -116,9 +119,8 @@ impl GoRuntime {
         let (Some(image), Some(function)) = (Image::new(object, data), body(pclntab, sigtramp::NAME)) else {
             return Ok(None);
         };
-        let size = function.end().0.saturating_sub(function.entry().0);
-        let code = image.bytes(function.entry().0, size.min(sigtramp::MAX_CODE));
-        let decoded = code.and_then(|code| SigTramp::decode(&code, function.entry()));
+        let decoded = code(&image, &function, sigtramp::MAX_CODE)
+            .and_then(|code| SigTramp::decode(&code, function.entry()));
 
         let version = GoVersion::find(object, &image);
         let (layout, layout_source) = layout(object, version.as_ref())?;
@@ -173,6 +175,22 @@ impl GoRuntime {
 /// The assembly function `name`: a wrapper that the linker made for it has the same name.
 fn body<'a>(pclntab: &'a Pclntab, name: &'a str) -> Option<Function<'a>> {
     pclntab.functions_named(name).find(|f| !f.is_wrapper())
+}
+
+/// The code of `function`, at most `limit` bytes.
+fn code(image: &Image, function: &Function<'_>, limit: u64) -> Option<Bytes> {
+    let size = function.end().0.saturating_sub(function.entry().0);
+    image.bytes(function.entry().0, size.min(limit))
+}
+
+/// Reads so many bytes at an address of a process.
+pub type ReadMemory<'a> = &'a dyn Fn(Avma, usize) -> io::Result<Vec<u8>>;
+
+/// The word at an address of a process.
+fn word(read: ReadMemory<'_>, address: Avma) -> io::Result<u64> {
+    let bytes = read(address, 8)?;
+    let word = bytes.first_chunk().ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(u64::from_le_bytes(*word))
 }
 
 /// The layout of the object's runtime by the best source there is.

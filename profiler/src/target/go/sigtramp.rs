@@ -41,6 +41,9 @@ const LOADS: [(&str, Register, Register); 6] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SigTramp {
     pub(super) tls_g: TlsG,
+    /// `runtime.cgoTraceback` and `_cgo_callers`; `None` in plugins, whose code finds them through its global offset
+    /// table, since they are the host's.
+    pub(super) variables: Option<[Svma; 2]>,
     /// Offsets of the fields of [`LOADS`].
     offsets: [u32; LOADS.len()],
 }
@@ -50,15 +53,15 @@ impl SigTramp {
     pub(super) fn decode(code: &[u8], address: Svma) -> Option<Self> {
         let decoder = Decoder::with_ip(64, code, address.0, DecoderOptions::NONE);
         let mut loads = decoder.into_iter().filter(is_load);
-        let mut before = loads.next()?;
+        let mut before = Vec::new();
         let g = loads.find(|load| {
             let found = load.segment_prefix() == Register::FS;
             if !found {
-                before = *load;
+                before.push(*load);
             }
             found
         })?;
-        let tls_g = TlsG::of_load(&g, &before).filter(|_| g.op0_register() == Register::RAX)?;
+        let tls_g = TlsG::of_load(&g, before.last()?).filter(|_| g.op0_register() == Register::RAX)?;
         let mut offsets = [0; LOADS.len()];
         for (offset, (_, base, target)) in offsets.iter_mut().zip(LOADS) {
             let load = loads.next()?;
@@ -69,7 +72,11 @@ impl SigTramp {
                 .ok()
                 .filter(|_| fits)?;
         }
-        Some(Self { tls_g, offsets })
+        Some(Self {
+            tls_g,
+            variables: variables(&before),
+            offsets,
+        })
     }
 
     /// The first field that `layout` has elsewhere: its name, where `layout` has it, where the code has it.
@@ -86,6 +93,15 @@ impl SigTramp {
             .filter_map(|(&(name, ..), used)| Some((name, stated(name)?, used)))
             .find(|(_, stated, used)| stated != used)
     }
+}
+
+/// What the first two loads before that of g are of.
+fn variables(before: &[Instruction]) -> Option<[Svma; 2]> {
+    let address = |load: &Instruction| {
+        (load.is_ip_rel_memory_operand() && load.op0_register() == Register::RAX)
+            .then(|| Svma(load.ip_rel_memory_address()))
+    };
+    Some([address(before.first()?)?, address(before.get(1)?)?])
 }
 
 /// Whether the instruction sets a register from memory or to a constant.
@@ -155,6 +171,20 @@ mod tests {
         assert_eq!(decoded.contradicts(&layout), None);
         layout.m_curg = 184;
         assert_eq!(decoded.contradicts(&layout), Some(("m.curg", 184, 192)));
+    }
+
+    #[test]
+    fn the_variables_are_those_that_are_loaded_first() {
+        let start = 0x45cc00;
+        let decoded = SigTramp::decode(FIXED, Svma(start)).expect("a known shape");
+        let traceback = start + 7 + 0x8dfa1;
+        let callers = start + 19 + 0x895ed;
+        assert_eq!(decoded.variables, Some([Svma(traceback), Svma(callers)]));
+
+        // mov 0x1000(%rip),%rcx; mov (%rcx),%rax: the address of the first is in a table.
+        let through_table = [b"\x48\x8b\x0d\x00\x10\x00\x00\x48\x8b\x01", &FIXED[7..]].concat();
+        let decoded = SigTramp::decode(&through_table, Svma(start)).expect("a known shape");
+        assert_eq!(decoded.variables, None);
     }
 
     #[test]

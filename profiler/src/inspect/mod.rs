@@ -1,0 +1,113 @@
+//! One look at a running process: what is in it, which traceback hooks it has, and whether they can be honoured.
+//!
+//! ```text
+//! objects  the files that it has mapped: names, Go tables, how much of their code has unwind rules
+//! hooks    the Go runtime in one of them: hooks by name, threads with live contexts
+//! text     all that for a terminal
+//! json     all that for programs
+//! ```
+//!
+//! The process is only looked at, and does not notice.
+
+mod hooks;
+pub mod json;
+mod objects;
+pub mod text;
+
+#[cfg(test)]
+mod testing;
+
+pub use hooks::{GoProgram, NamedHooks};
+pub use objects::{Code, Covered, Place};
+
+use crate::target::preflight::{Condition, Facts, Runtime, Verdict, verdict};
+use crate::target::process::{self, Process};
+use objects::Objects;
+use std::error::Error;
+
+/// What was seen.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// The process.
+    pub pid: u32,
+    /// Name of its main thread.
+    pub program: String,
+    /// Path of its executable, as the process sees it.
+    pub executable: Option<String>,
+    /// How many threads it has.
+    pub threads: usize,
+    /// Its Go runtime.
+    pub go: Go,
+    /// Its code, in the order of its mappings.
+    pub code: Vec<Code>,
+    /// What honouring hooks depends on.
+    pub conditions: Vec<Condition>,
+}
+
+/// The Go runtime of a process.
+#[derive(Clone, Debug)]
+pub enum Go {
+    /// It has none.
+    Absent,
+    /// It has one that cannot be used.
+    NotUnderstood {
+        /// The object that it is in.
+        object: String,
+        /// Why: a whole sentence without the final stop.
+        problem: String,
+    },
+    /// It has one.
+    Found(Box<GoProgram>),
+}
+
+impl Inspection {
+    /// Looks at a process.
+    ///
+    /// # Errors
+    /// It has ended, or we may not look.
+    pub fn of(process: &Process) -> Result<Self, process::Error> {
+        let mut objects = Objects::read(process)?;
+        let (go, futex) = hooks::find(process, &mut objects);
+        let facts = Facts::read(process, runtime(&go), futex);
+        Ok(Self {
+            pid: process.pid,
+            program: process.name(),
+            executable: process.executable(),
+            threads: facts.tasks.len(),
+            conditions: facts.conditions(),
+            go,
+            code: objects.into_code(),
+        })
+    }
+
+    /// Whether hooks can be honoured.
+    pub fn verdict(&self) -> Verdict<'_> {
+        verdict(&self.conditions)
+    }
+}
+
+/// What the conditions need to know.
+fn runtime(go: &Go) -> Runtime {
+    let found = match go {
+        Go::Absent => return Runtime::Absent,
+        Go::NotUnderstood { problem, .. } => return Runtime::NotUnderstood(problem.clone()),
+        Go::Found(found) => found,
+    };
+    match &found.hooks {
+        Err(problem) => Runtime::NotUnderstood(problem.clone()),
+        Ok(hooks) => Runtime::Understood {
+            cgo: found.cgo,
+            layout: found.layout_source,
+            hooks: hooks.as_ref().map(NamedHooks::addresses),
+            threads: found.threads.as_ref().ok().cloned(),
+        },
+    }
+}
+
+/// An error with its cause.
+fn explain(error: &dyn Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

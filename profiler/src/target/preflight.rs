@@ -1,0 +1,237 @@
+//! Whether the traceback hooks of a process can be called from outside without harm: conditions, each with what was
+//! found. [`Facts`] are read, everything else here is pure.
+//!
+//! Nothing is tried: conditions are read from `/proc` and from the object files, and the process does not notice.
+
+use super::go::Source;
+use super::go::hooks::Hooks;
+use super::go::threads::Thread;
+use super::process::{Process, Task};
+use super::status::Status;
+use crate::addr::Avma;
+use std::collections::HashSet;
+use std::ops::{Range, RangeInclusive};
+
+mod conditions;
+#[cfg(test)]
+mod tests;
+
+/// Real-time signals that no C library keeps for itself: glibc and musl use 32–34.
+const SIGNALS: RangeInclusive<u32> = 35..=64;
+/// Number of the system call on x86-64.
+const FUTEX: u64 = 202;
+/// The operation without its flags (include/uapi/linux/futex.h).
+const FUTEX_CMD_MASK: u64 = 0x7f;
+const FUTEX_WAIT: u64 = 0;
+
+/// Everything that the conditions depend on.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// What is known of its Go runtime.
+    pub runtime: Runtime,
+    /// The byte `e_ident[EI_CLASS]` of its executable (elf(5)): 2 for 64 bits. `None` if it cannot be read.
+    pub elf_class: Option<u8>,
+    /// Its threads.
+    pub tasks: Vec<Task>,
+    /// Where it has code.
+    pub code: Vec<Range<Avma>>,
+    /// The code of `runtime.futex`.
+    pub futex: Option<Range<Avma>>,
+    /// `kernel.yama.ptrace_scope`; `None` without Yama.
+    pub ptrace_scope: Option<u32>,
+    /// Our own capabilities in effect.
+    pub capabilities: u64,
+}
+
+/// What is known of a process's Go runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// It has none.
+    Absent,
+    /// It has one; why that cannot be used, as a whole sentence without the final stop.
+    NotUnderstood(String),
+    /// Layout and hooks are certain.
+    Understood {
+        /// Whether the program was built with cgo.
+        cgo: bool,
+        /// Where the layout comes from.
+        layout: Source,
+        /// Its hooks; `None` if it has no function to register them.
+        hooks: Option<Hooks>,
+        /// Its threads (Ms); `None` if they cannot be read.
+        threads: Option<Vec<Thread>>,
+    },
+}
+
+/// What a condition asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Requirement {
+    /// A Go program with C in it.
+    Cgo,
+    /// A traceback function is registered.
+    TracebackHook,
+    /// Offsets and addresses in the Go runtime are certain.
+    Layout,
+    /// A 64-bit program.
+    Bits64,
+    /// No filter of system calls.
+    NoSeccomp,
+    /// No shadow stack.
+    NoShadowStack,
+    /// No debugger.
+    NoTracer,
+    /// The system allows ptrace.
+    PtraceAllowed,
+    /// We may trace other users' processes.
+    Capability,
+    /// A thread that has nothing to do.
+    IdleThread,
+    /// A real-time signal that nobody uses.
+    FreeSignal,
+}
+
+impl Requirement {
+    /// A stable name for programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cgo => "cgo",
+            Self::TracebackHook => "traceback-hook",
+            Self::Layout => "layout",
+            Self::Bits64 => "64-bit",
+            Self::NoSeccomp => "no-seccomp",
+            Self::NoShadowStack => "no-shadow-stack",
+            Self::NoTracer => "no-tracer",
+            Self::PtraceAllowed => "ptrace-allowed",
+            Self::Capability => "capability",
+            Self::IdleThread => "idle-thread",
+            Self::FreeSignal => "free-signal",
+        }
+    }
+}
+
+/// How a condition came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// As required.
+    Holds,
+    /// Not as required.
+    Fails,
+    /// Not as required at this moment, or not to be seen from outside; not a reason to refuse.
+    Unknown,
+}
+
+/// One condition and what was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// What is required.
+    pub requirement: Requirement,
+    /// Whether it is so.
+    pub outcome: Outcome,
+    /// What was found: half a sentence, to stand alone or after "because".
+    pub fact: String,
+    /// What can be done about it, as an instruction.
+    pub remedy: Option<&'static str>,
+}
+
+/// Whether hooks can be honoured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// No condition fails.
+    Yes,
+    /// These do.
+    No(Vec<&'a Condition>),
+}
+
+/// What all conditions together say.
+pub fn verdict(conditions: &[Condition]) -> Verdict<'_> {
+    let failing: Vec<_> = conditions
+        .iter()
+        .filter(|condition| condition.outcome == Outcome::Fails)
+        .collect();
+    if failing.is_empty() {
+        Verdict::Yes
+    } else {
+        Verdict::No(failing)
+    }
+}
+
+impl Facts {
+    /// Reads what there is to know of `process` beside its Go runtime, whose idle threads wait in `futex`.
+    pub fn read(process: &Process, runtime: Runtime, futex: Option<Range<Avma>>) -> Self {
+        let ours = std::fs::read("/proc/self/status").unwrap_or_default();
+        Self {
+            runtime,
+            elf_class: process.elf_class(),
+            tasks: process.tasks().unwrap_or_default(),
+            code: process
+                .maps()
+                .unwrap_or_default()
+                .iter()
+                .filter(|entry| entry.executable)
+                .map(|entry| Avma(entry.start)..Avma(entry.end))
+                .collect(),
+            futex,
+            ptrace_scope: std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
+                .ok()
+                .and_then(|scope| scope.trim().parse().ok()),
+            capabilities: Status::parse(&ours).capabilities,
+        }
+    }
+
+    /// Whether the process has code at an address.
+    fn is_code(&self, address: Avma) -> bool {
+        self.code.iter().any(|range| range.contains(&address))
+    }
+
+    /// Real-time signals that nobody uses, the best first: those without a handler, then those whose handler is that
+    /// of the Go runtime, which takes all of them and does nothing with most.
+    pub fn free_signals(&self) -> Vec<u32> {
+        let all = |mask: fn(&Status) -> u64| self.tasks.iter().fold(0, |all, task| all | mask(&task.status));
+        let (ignored, pending, caught) = (all(|s| s.ignored), all(|s| s.pending), all(|s| s.caught));
+        let blocked_everywhere = self
+            .tasks
+            .iter()
+            .fold(u64::MAX, |all, task| all & task.status.blocked);
+        let taken = ignored | pending | blocked_everywhere;
+        let has = |mask: u64, signal: u32| mask & 1 << (signal - 1) != 0;
+        let available = SIGNALS.filter(|&signal| !has(taken, signal));
+        // A program's own handler would be for one or two of them.
+        let by_runtime = SIGNALS
+            .filter(|&signal| !has(ignored, signal))
+            .all(|signal| has(caught, signal));
+        let (with_handler, without): (Vec<u32>, Vec<u32>) =
+            available.partition(|&signal| has(caught, signal));
+        if without.is_empty() && by_runtime && self.runtime != Runtime::Absent {
+            with_handler
+        } else {
+            without
+        }
+    }
+
+    /// Threads that have nothing to do: they wait in `runtime.futex`, and the runtime agrees where it can be asked.
+    pub fn idle_threads(&self) -> Vec<u32> {
+        let Some(futex) = &self.futex else {
+            return Vec::new();
+        };
+        let idle: Option<HashSet<u64>> = match &self.runtime {
+            Runtime::Understood {
+                threads: Some(threads),
+                ..
+            } => Some(threads.iter().filter(|m| m.is_idle()).map(|m| m.tid).collect()),
+            _ => None,
+        };
+        let waits = |task: &&Task| {
+            task.syscall.is_some_and(|call| {
+                call.number == FUTEX
+                    && call.arguments[1] & FUTEX_CMD_MASK == FUTEX_WAIT
+                    && futex.contains(&Avma(call.pc))
+            })
+        };
+        let agrees = |task: &&Task| {
+            idle.as_ref()
+                .is_none_or(|idle| idle.contains(&task.status.id_inside.into()))
+        };
+        let found = self.tasks.iter().filter(waits).filter(agrees);
+        found.map(|task| task.tid).collect()
+    }
+}

@@ -1,0 +1,259 @@
+//! The conditions, one function each. Pure.
+
+use super::{Condition, Facts, Outcome, Requirement, Runtime, SIGNALS};
+
+/// `YAMA_SCOPE_NO_ATTACH` (security/yama/yama_lsm.c).
+const NO_PTRACE: u32 = 3;
+/// Bit in `CapEff` (capabilities(7)).
+const CAP_SYS_PTRACE: u32 = 19;
+
+impl Facts {
+    /// All conditions.
+    pub fn conditions(&self) -> Vec<Condition> {
+        vec![
+            self.cgo(),
+            self.traceback_hook(),
+            self.layout(),
+            self.bits_64(),
+            self.no_seccomp(),
+            self.no_shadow_stack(),
+            self.no_tracer(),
+            self.ptrace_allowed(),
+            self.capability(),
+            self.idle_thread(),
+            self.free_signal(),
+        ]
+    }
+
+    fn cgo(&self) -> Condition {
+        let fails = |fact: &str| condition(Requirement::Cgo, Outcome::Fails, fact);
+        match &self.runtime {
+            Runtime::Absent => fails("the process has no Go runtime"),
+            Runtime::NotUnderstood(_) => condition(
+                Requirement::Cgo,
+                Outcome::Unknown,
+                "the Go runtime is not understood",
+            ),
+            Runtime::Understood { cgo: false, .. } => fails("the Go program is built without cgo"),
+            Runtime::Understood { hooks: None, .. } => condition(
+                Requirement::Cgo,
+                Outcome::Holds,
+                "the Go program is built with cgo",
+            ),
+            Runtime::Understood {
+                hooks: Some(hooks), ..
+            } => match hooks.callers {
+                Some(callers) if self.is_code(callers) => condition(
+                    Requirement::Cgo,
+                    Outcome::Holds,
+                    format!("_cgo_callers leads to {callers}"),
+                ),
+                Some(callers) => fails(&format!("_cgo_callers is {callers}, where there is no code")),
+                None => fails("_cgo_callers is nil: nothing calls a traceback function in a signal handler"),
+            },
+        }
+    }
+
+    fn traceback_hook(&self) -> Condition {
+        let of = |outcome, fact: &str| condition(Requirement::TracebackHook, outcome, fact);
+        match &self.runtime {
+            Runtime::Absent => of(Outcome::Unknown, "there is no Go runtime to register one with"),
+            Runtime::NotUnderstood(_) => of(Outcome::Unknown, "the Go runtime is not understood"),
+            Runtime::Understood { hooks: None, .. } => of(
+                Outcome::Fails,
+                "the program does not use runtime.SetCgoTraceback, so it cannot have hooks",
+            )
+            .with_remedy("none is needed: C frames are walked without hooks"),
+            Runtime::Understood {
+                hooks: Some(hooks), ..
+            } => match hooks.traceback {
+                Some(hook) if self.is_code(hook) => {
+                    of(Outcome::Holds, &format!("runtime.cgoTraceback is {hook}"))
+                }
+                Some(hook) => of(
+                    Outcome::Fails,
+                    &format!("runtime.cgoTraceback is {hook}, where there is no code"),
+                ),
+                None => of(
+                    Outcome::Fails,
+                    "runtime.cgoTraceback is nil: none is registered by now",
+                )
+                .with_remedy("look again once the program has called runtime.SetCgoTraceback"),
+            },
+        }
+    }
+
+    fn layout(&self) -> Condition {
+        match &self.runtime {
+            Runtime::Absent => condition(Requirement::Layout, Outcome::Unknown, "there is no Go runtime"),
+            Runtime::NotUnderstood(why) => condition(Requirement::Layout, Outcome::Fails, why.clone()),
+            Runtime::Understood { layout, .. } => condition(
+                Requirement::Layout,
+                Outcome::Holds,
+                format!("by {layout}, and the code agrees"),
+            ),
+        }
+    }
+
+    fn bits_64(&self) -> Condition {
+        let of = |outcome, fact: &str| condition(Requirement::Bits64, outcome, fact);
+        match self.elf_class {
+            Some(2) => of(Outcome::Holds, "the executable is a 64-bit one"),
+            Some(_) => of(Outcome::Fails, "the executable is a 32-bit one"),
+            None => of(Outcome::Unknown, "the executable cannot be read"),
+        }
+    }
+
+    fn no_seccomp(&self) -> Condition {
+        let requirement = Requirement::NoSeccomp;
+        let strictest = self.tasks.iter().map(|task| task.status.seccomp).max();
+        match strictest {
+            None => unreadable(requirement),
+            Some(0) => condition(requirement, Outcome::Holds, "system calls are not filtered"),
+            Some(mode) => condition(
+                requirement,
+                Outcome::Fails,
+                format!("system calls are filtered (Seccomp: {mode}), and a refused one could be its end"),
+            )
+            .with_remedy("run the program without the filter (docker: --security-opt seccomp=unconfined)"),
+        }
+    }
+
+    fn no_shadow_stack(&self) -> Condition {
+        let requirement = Requirement::NoShadowStack;
+        if self.tasks.is_empty() {
+            return unreadable(requirement);
+        }
+        match self.tasks.iter().find(|task| task.status.shadow_stack) {
+            None => condition(requirement, Outcome::Holds, "no thread has one"),
+            Some(task) => condition(
+                requirement,
+                Outcome::Fails,
+                format!(
+                    "thread {} has one, which a foreign signal frame would not fit",
+                    task.tid
+                ),
+            )
+            .with_remedy("run the program with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"),
+        }
+    }
+
+    fn no_tracer(&self) -> Condition {
+        let requirement = Requirement::NoTracer;
+        if self.tasks.is_empty() {
+            return unreadable(requirement);
+        }
+        match self.tasks.iter().find(|task| task.status.tracer != 0) {
+            None => condition(requirement, Outcome::Holds, "nobody traces it"),
+            Some(task) => condition(
+                requirement,
+                Outcome::Fails,
+                format!("process {} traces it (a debugger, strace)", task.status.tracer),
+            )
+            .with_remedy("end the debugger"),
+        }
+    }
+
+    fn ptrace_allowed(&self) -> Condition {
+        let requirement = Requirement::PtraceAllowed;
+        match self.ptrace_scope {
+            None => condition(requirement, Outcome::Holds, "the kernel is without Yama"),
+            Some(NO_PTRACE) => condition(
+                requirement,
+                Outcome::Fails,
+                "kernel.yama.ptrace_scope is 3: nobody may trace, root neither",
+            )
+            .with_remedy("set kernel.yama.ptrace_scope to 2 in /etc/sysctl.d and restart the machine"),
+            Some(scope) => condition(
+                requirement,
+                Outcome::Holds,
+                format!("kernel.yama.ptrace_scope is {scope}"),
+            ),
+        }
+    }
+
+    fn capability(&self) -> Condition {
+        let requirement = Requirement::Capability;
+        if self.capabilities & 1 << CAP_SYS_PTRACE != 0 {
+            return condition(requirement, Outcome::Holds, "we have CAP_SYS_PTRACE");
+        }
+        condition(requirement, Outcome::Fails, "we lack CAP_SYS_PTRACE")
+            .with_remedy("run the profiler as root, or with cap_sys_ptrace")
+    }
+
+    fn idle_thread(&self) -> Condition {
+        let requirement = Requirement::IdleThread;
+        let n = self.tasks.len();
+        match self.idle_threads()[..] {
+            [first, ..] => condition(
+                requirement,
+                Outcome::Holds,
+                format!("thread {first} waits in runtime.futex with nothing to do"),
+            ),
+            [] => condition(
+                requirement,
+                Outcome::Unknown,
+                format!("none of {n} threads waits in runtime.futex with nothing to do at this moment"),
+            )
+            .with_remedy("none is needed: there is one as soon as the program is less busy"),
+        }
+    }
+
+    fn free_signal(&self) -> Condition {
+        let requirement = Requirement::FreeSignal;
+        if self.tasks.is_empty() {
+            return unreadable(requirement);
+        }
+        let caught = |signal: u32| {
+            self.tasks
+                .iter()
+                .any(|task| task.status.caught & 1 << (signal - 1) != 0)
+        };
+        match self.free_signals()[..] {
+            [] => condition(
+                requirement,
+                Outcome::Fails,
+                format!(
+                    "every signal from {} to {} is in use",
+                    SIGNALS.start(),
+                    SIGNALS.end()
+                ),
+            ),
+            [first, ..] if caught(first) => condition(
+                requirement,
+                Outcome::Holds,
+                format!("signal {first} has the handler that the Go runtime gives to all"),
+            ),
+            [first, ..] => condition(
+                requirement,
+                Outcome::Holds,
+                format!("signal {first} has no handler"),
+            ),
+        }
+    }
+}
+
+impl Condition {
+    fn with_remedy(mut self, remedy: &'static str) -> Self {
+        self.remedy = Some(remedy);
+        self
+    }
+}
+
+fn condition(requirement: Requirement, outcome: Outcome, fact: impl Into<String>) -> Condition {
+    Condition {
+        requirement,
+        outcome,
+        fact: fact.into(),
+        remedy: None,
+    }
+}
+
+fn unreadable(requirement: Requirement) -> Condition {
+    condition(
+        requirement,
+        Outcome::Fails,
+        "the status of its threads cannot be read",
+    )
+    .with_remedy("run the profiler as root, and while the process still runs")
+}

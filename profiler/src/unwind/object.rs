@@ -1,0 +1,55 @@
+//! The rows of one object, from everything that describes its code.
+
+use super::{Coverage, ExtTable, Rows, dwarf, go};
+use crate::addr::Svma;
+use crate::gopclntab::Pclntab;
+use std::ops::Range;
+
+/// What is known of an object's code.
+#[derive(Debug, Default)]
+pub struct ObjectRows {
+    /// The rows.
+    pub rows: Rows,
+    /// Where the object has code.
+    pub text: Vec<Range<Svma>>,
+    /// What its call frame information was worth.
+    pub coverage: Coverage,
+    /// Functions of its Go runtime through which chains may break. Whole sentences without the final stop.
+    pub unknown_shapes: Vec<String>,
+}
+
+impl ObjectRows {
+    /// Reads the rows of `file`, whose Go functions are in `pclntab`. Extended rules go to `ext`.
+    pub fn read(file: &object::File<'_>, pclntab: Option<&Pclntab>, ext: &mut ExtTable) -> Self {
+        let mut coverage = Coverage::default();
+        let frames = dwarf::CallFrames::read(file, ext, &mut coverage);
+        // The first layer that covers an address counts: Go's own table for Go's code, then what the program
+        // itself unwinds by.
+        let mut layers = Vec::with_capacity(3);
+        let mut unknown_shapes = Vec::new();
+        if let Some(pclntab) = pclntab {
+            let code = go::read(pclntab, |range| dwarf::code_of(file, range), ext);
+            unknown_shapes = code.unknown_shapes;
+            layers.push(code.layer);
+        }
+        layers.extend([frames.eh_frame, frames.debug_frame]);
+        let text = dwarf::text(file);
+        Self {
+            rows: Rows::overlay(layers, &text),
+            text,
+            coverage,
+            unknown_shapes,
+        }
+    }
+
+    /// How many bytes of code the object has.
+    pub fn text_bytes(&self) -> u64 {
+        // No rows leave all of it without a rule; ranges that overlap count once.
+        Rows::default().bytes_without_rule(&self.text)
+    }
+
+    /// How many of them have no rule.
+    pub fn bytes_without_rule(&self) -> u64 {
+        self.rows.bytes_without_rule(&self.text)
+    }
+}
