@@ -13,6 +13,12 @@ pub enum Error {
         /// Its id.
         pid: u32,
     },
+    /// It executes another program now.
+    #[error("process {pid} has executed another program in the meantime")]
+    Replaced {
+        /// Its id.
+        pid: u32,
+    },
     /// It runs in a sandbox.
     #[error(
         "thread {tid} of process {pid} runs under a seccomp filter, which may kill the process for a system call that \

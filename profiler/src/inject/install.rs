@@ -57,6 +57,10 @@ impl Mapped {
         let mut candidates = SIGNALS.rev().filter(|&signal| used & bit(signal) == 0);
         let mut candidate = candidates.next();
         let installed = borrow(&self.process, &self.plan, |thread| {
+            if !self.region.is_there(&self.process) {
+                let pid = self.process.pid;
+                return Err(Error::Replaced { pid }.into());
+            }
             while let Some(signal) = candidate {
                 if try_install(&self, thread, signal)? {
                     return Ok(signal);

@@ -2,10 +2,12 @@
 
 use super::error::Error;
 use super::install::{MASK, SIGNALS, SYNCHRONOUS, bit, sigaction};
+use super::leftovers;
 use super::preflight::{signals, status};
 use super::sys::SharedMap;
 use super::thread::{Borrowed, Call, Fault, tids};
 use super::{Plan, borrow};
+use crate::target::maps::MapEntry;
 use crate::target::process::Process;
 use profiler_helper::shared::{Action, Actions, BUSY, Shared};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -28,7 +30,7 @@ pub struct Left {
 /// What became of the disposition of the signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// It is as it was.
+    /// It is as it was, or the process has executed another program.
     Restored,
     /// The process has set another since, which was not touched.
     Theirs,
@@ -58,6 +60,17 @@ pub(super) struct Region {
     pub(super) shared: SharedMap,
 }
 
+impl Region {
+    /// Whether it still is there: it is not after the process has executed another program, and then something else may
+    /// be at its address. To be asked while a thread is borrowed, which such a process takes from us.
+    pub(super) fn is_there(&self, process: &Process) -> bool {
+        let maps = process.maps().unwrap_or_default();
+        let is_part = |map: &MapEntry| leftovers::is_name(&map.name);
+        let is_at = |address| maps.iter().any(|map| map.start == address && is_part(map));
+        is_at(self.base) && is_at(self.shared_at)
+    }
+}
+
 /// Takes out a helper that is installed for `signal`, or for none, 0. `sent`: see [`super::Installed::leave`].
 pub(super) fn take_out(
     process: &Process,
@@ -74,7 +87,13 @@ pub(super) fn take_out(
     } else if !wait_until(|| !is_pending(process, signal)) {
         (Disposition::StillPending, true)
     } else {
-        let (restored, stopped) = borrow(process, plan, |thread| restore(thread, region, signal))?;
+        let (restored, stopped) = borrow(process, plan, |thread| {
+            if region.is_there(process) {
+                restore(thread, region, signal)
+            } else {
+                Ok((Disposition::Restored, false))
+            }
+        })?;
         longest_stop = stopped;
         restored
     };
@@ -85,9 +104,10 @@ pub(super) fn take_out(
     let mut mapping = Mapping::Kept;
     if !leads_here && wait_until(is_quiet) {
         let ((), stopped) = borrow(process, plan, |thread| {
-            thread
-                .call(Call::Munmap, [region.base, region.len, 0, 0, 0, 0])
-                .map(|_| ())
+            if region.is_there(process) {
+                thread.call(Call::Munmap, [region.base, region.len, 0, 0, 0, 0])?;
+            }
+            Ok(())
         })?;
         longest_stop = longest_stop.max(stopped);
         mapping = Mapping::Unmapped;

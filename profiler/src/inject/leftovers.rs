@@ -26,6 +26,11 @@ pub(super) fn is_ours(link: impl AsRef<Path>) -> bool {
     fs::read_link(link).is_ok_and(|target| target == Path::new(LINK))
 }
 
+/// Whether a mapping with this name is of a helper's file.
+pub(super) fn is_name(name: &str) -> bool {
+    name == LINK
+}
+
 /// Removes what is there. A handler that may still be reached is left alone: it does nothing.
 pub(super) fn remove(process: &Process, plan: &Plan) -> Result<(), Error> {
     for fd in descriptors(process) {
@@ -44,7 +49,7 @@ pub(super) fn remove(process: &Process, plan: &Plan) -> Result<(), Error> {
         source: io::Error::other(source),
     })?;
     let mut helpers: BTreeMap<FileId, Vec<&MapEntry>> = BTreeMap::new();
-    for entry in maps.iter().filter(|entry| entry.name == LINK) {
+    for entry in maps.iter().filter(|entry| is_name(&entry.name)) {
         helpers.entry(entry.file).or_default().push(entry);
     }
     for parts in helpers.values() {
@@ -58,6 +63,10 @@ fn remove_mapped(process: &Process, plan: &Plan, parts: &[&MapEntry]) -> Result<
     let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
         return Ok(());
     };
+    // We map it in one piece. Whoever did otherwise is to keep it.
+    if parts.windows(2).any(|pair| pair[0].end != pair[1].start) {
+        return Ok(());
+    }
     let path = |part: &MapEntry| format!("/proc/{}/map_files/{:x}-{:x}", process.pid, part.start, part.end);
     let memfd = in_use(process, File::options().read(true).write(true).open(path(first)))?;
     let (base, len) = (first.start, last.end - first.start);

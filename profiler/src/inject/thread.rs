@@ -80,8 +80,10 @@ impl<'p> Seized<'p> {
         let since = Instant::now();
         match ptrace::seize(pid(tid), Options::PTRACE_O_TRACESYSGOOD) {
             Ok(()) => step(),
-            Err(Errno::EPERM) => return Err(Error::NotPermitted { pid: process.pid }.into()),
-            // It has ended: others are left.
+            Err(Errno::EPERM) if may_be_traced(process, tid) => {
+                return Err(Error::NotPermitted { pid: process.pid }.into());
+            }
+            // It has ended, or another tracer came first: others are left.
             Err(_) => return Err(Fault::Unfit),
         }
         let seized = Self {
@@ -188,9 +190,8 @@ impl<'p> Seized<'p> {
     }
 
     fn read(&self, address: u64, len: usize) -> Result<Vec<u8>, Fault> {
-        self.process
-            .memory(address, len)
-            .map_err(|source| self.memory_error("read the memory", source))
+        // Unreadable memory is that of a process that ends, or is not what we take it for.
+        self.process.memory(address, len).or(Err(Fault::Unfit))
     }
 
     fn word(&self, address: u64) -> Result<u64, Fault> {
@@ -364,6 +365,13 @@ pub(super) fn idle(process: &Process, plan: &Plan) -> Vec<u32> {
             && !is_frozen()
     };
     tids(process).into_iter().filter(seems_idle).collect()
+}
+
+/// Whether nothing is in the way of tracing a thread but permission: it has not ended, and nobody traces it.
+fn may_be_traced(process: &Process, tid: u32) -> bool {
+    let status = status(process, tid);
+    let lives = field(&status, "State").is_some_and(|state| !state.starts_with(['Z', 'X']));
+    lives && field(&status, "TracerPid") == Some("0")
 }
 
 /// Its threads.

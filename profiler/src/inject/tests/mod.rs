@@ -2,7 +2,7 @@ mod death;
 mod refusals;
 mod target;
 
-use super::{Disposition, Installed, Mapped, Mapping};
+use super::{Disposition, Error, Installed, Mapped, Mapping};
 use crate::addr::Avma;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -147,6 +147,25 @@ fn a_disposition_that_is_no_longer_ours_is_not_touched() {
     assert_eq!(installed.signal(), 62);
     installed.leave(Some(0)).expect("it can be left");
     target.assert_state(&before);
+    target.finish();
+}
+
+#[test]
+fn a_process_that_executes_another_program_is_touched_no_more() {
+    let mut target = Target::start("local");
+    let installed = install(&target);
+    target.exec();
+    let before = target.state();
+    let left = installed.leave(Some(0)).expect("there is nothing to leave");
+    assert_eq!(
+        (left.disposition, left.mapping),
+        (Disposition::Restored, Mapping::Unmapped)
+    );
+    target.assert_state(&before);
+
+    let mapped = Mapped::new(target.process(), target.plan.clone()).expect("it can be mapped");
+    target.exec();
+    assert!(matches!(mapped.install(), Err(Error::Replaced { .. })));
     target.finish();
 }
 

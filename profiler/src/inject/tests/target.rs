@@ -81,21 +81,8 @@ impl Target {
             .spawn()
             .expect("the program starts");
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut workers = BTreeMap::new();
-        loop {
-            let mut line = String::new();
-            output.read_line(&mut line).expect("a line");
-            let Some((who, tid)) = line.trim().split_once(' ') else {
-                break;
-            };
-            workers.insert(tid.parse().expect("a thread"), who.parse().expect("a worker"));
-        }
+        let (workers, stranger) = introduction(&mut output);
         let plan = plan(child.id());
-        let (&stranger, _) = workers
-            .iter()
-            .find(|(_, who)| **who == STRANGER)
-            .expect("a stranger");
-        workers.remove(&stranger);
         Self {
             child,
             output,
@@ -133,9 +120,19 @@ impl Target {
 
     /// Makes it ignore signal 63.
     pub(super) fn ignore(&mut self) {
-        let input = self.child.stdin.as_mut().expect("a pipe");
-        input.write_all(b"\n").expect("it reads");
+        self.tell("ignore");
         assert_eq!(self.line(), "ignored\n");
+    }
+
+    /// Makes it execute its program again.
+    pub(super) fn exec(&mut self) {
+        self.tell("exec");
+        (self.workers, self.stranger) = introduction(&mut self.output);
+    }
+
+    fn tell(&mut self, what: &str) {
+        let input = self.child.stdin.as_mut().expect("a pipe");
+        writeln!(input, "{what}").expect("it reads");
     }
 
     /// Where its variable `name` is.
@@ -225,6 +222,24 @@ impl Target {
                 .collect(),
         }
     }
+}
+
+/// Reads who works on which thread; the stranger comes apart.
+fn introduction(output: &mut impl BufRead) -> (BTreeMap<u32, u64>, u32) {
+    let mut workers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        let Some((who, tid)) = line.trim().split_once(' ') else {
+            break;
+        };
+        let (who, tid) = (who.parse().expect("a worker"), tid.parse().expect("a thread"));
+        if who == STRANGER {
+            return (workers, tid);
+        }
+        workers.insert(tid, who);
+    }
+    panic!("no stranger");
 }
 
 impl Drop for Target {

@@ -1,6 +1,6 @@
 // Workers whose calls nest, Go in C in Go in C, and who check their own results. It prints the thread of each, works
-// until its input ends, and then prints how much it did. For each signal 63 it prints a line. After a line of input it
-// ignores that signal.
+// until its input ends, and then prints how much it did. For each signal 63 it prints a line. Input: "ignore" that
+// signal; "exec" itself again.
 package main
 
 // #cgo CFLAGS: -O2 -fno-omit-frame-pointer
@@ -69,7 +69,6 @@ func main() {
 		}()
 		fmt.Println(who, <-tid)
 	}
-	fmt.Println(9, C.start_stranger())
 	received := make(chan os.Signal, 1)
 	signal.Notify(received, syscall.Signal(63))
 	go func() {
@@ -77,7 +76,7 @@ func main() {
 			fmt.Println("received")
 		}
 	}()
-	fmt.Println("ready")
+	fmt.Println(9, C.start_stranger())
 	go func() {
 		for !done.Load() {
 			time.Sleep(time.Millisecond)
@@ -85,6 +84,9 @@ func main() {
 		}
 	}()
 	for input := bufio.NewScanner(os.Stdin); input.Scan(); {
+		if input.Text() == "exec" {
+			panic(syscall.Exec(os.Args[0], os.Args, os.Environ()))
+		}
 		signal.Ignore(syscall.Signal(63))
 		fmt.Println("ignored")
 	}

@@ -1,0 +1,179 @@
+//! Traceback hooks are honoured from outside, and the program is as it was.
+#![allow(clippy::print_stderr, reason = "the figures are what these tests are for")]
+
+use anyhow::{Context, Result, ensure};
+use profiler_tests::exclusive;
+use profiler_tests::folded::Folded;
+use profiler_tests::profiler::{Recorder, Recording, record};
+use profiler_tests::programs::{self, Form, GO_TOOLCHAINS};
+use profiler_tests::snapshot::{Freedom, Snapshot};
+use profiler_tests::target::Target;
+use profiler_tests::testprogcgo::TestProgCgo;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Of the samples in C, those whose threads answered: a few have the signal blocked or are in a handler.
+const ANSWERED: f64 = 95.0;
+
+#[test]
+fn the_leaf_is_what_the_hook_says_it_is() -> Result<()> {
+    let _guard = exclusive();
+    for (toolchain, mode) in GO_TOOLCHAINS
+        .into_iter()
+        .map(|toolchain| (toolchain, "exe"))
+        .chain([("local", "pie")])
+    {
+        let programs = TestProgCgo::build(toolchain, mode)?;
+        let (recording, profiles) = honoured(&programs, "CgoPprof")?;
+        let stacks = recording.stacks()?;
+        // The hook says that all time in C is in cpuHog, which cpuHog2 called (testprogcgo/pprof.go).
+        let (answered, in_c) = counts(stacks, "runtime.asmcgocall", |below| {
+            below == ["cpuHog2", "cpuHog"]
+        });
+        report(&format!("{toolchain} {mode}, CgoPprof"), answered, in_c)?;
+        // Go's own profiles of the same time say the same.
+        for profile in &profiles {
+            let traces = traces(profile)?;
+            fs::remove_file(profile)?;
+            ensure!(
+                is_in_order(&traces, &["cpuHog", "cpuHog2", "main._Cfunc_cpuHog"]),
+                "Go's own profile is another one:\n{traces}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_context_stands_where_its_callback_came_through_c() -> Result<()> {
+    let _guard = exclusive();
+    for toolchain in GO_TOOLCHAINS {
+        let programs = TestProgCgo::build(toolchain, "exe")?;
+        let (recording, _) =
+            honoured(&programs, "TracebackContextPreemption").with_context(|| format!("with {toolchain}"))?;
+        let stacks = recording.stacks()?;
+        // Each context is 1, and what the hook says of that is the address 0x100 (testprogcgo/tracebackctxt_c.c), which
+        // is in no mapping.
+        let callback = "main.TracebackContextPreemptionGoFunction";
+        let (answered, in_callback) = counts_at(stacks, callback, |stack, at| {
+            let before: Vec<&str> = stack[..at].iter().rev().map(String::as_str).collect();
+            let from = before.iter().position(|&frame| frame == "crosscall2");
+            from.is_some_and(|from| {
+                before[from + 1..].starts_with(&["[unmapped+0x100]", "runtime.asmcgocall"])
+            })
+        });
+        report(
+            &format!("{toolchain}, TracebackContextPreemption"),
+            answered,
+            in_callback,
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_program_without_hooks_is_recorded_as_walked_or_not_at_all() -> Result<()> {
+    let _guard = exclusive();
+    let target = Target::start(programs::go("go_nested", "local", Form::Exe, "")?.command())?;
+    let pid = target.pid().to_string();
+    let required = record(["-p", &pid, "-d", "1", "--hooks=require"])?;
+    ensure!(required.status.code() == Some(1), "{required:?}");
+    ensure!(
+        required.stderr.contains("no traceback function"),
+        "{}",
+        required.stderr
+    );
+    let auto = record(["-p", &pid, "-d", "1", "-F", "499", "--hooks=auto"])?;
+    ensure!(auto.stacks()?.with_frame("main.work") > 0);
+    ensure!(auto.stderr.contains("no traceback function"), "{}", auto.stderr);
+    ensure!(target.finish()?.status.success());
+    Ok(())
+}
+
+/// Records one of Go's own programs with its hooks. It has to be the same after as before. Also the profiles that it took
+/// of itself meanwhile.
+fn honoured(programs: &TestProgCgo, name: &str) -> Result<(Recording, Vec<String>)> {
+    let mut target = Target::start(programs.driven(name))?;
+    let before = Snapshot::take(target.pid())?;
+    let pid = target.pid().to_string();
+    let mut recorder = Recorder::start([
+        "-p",
+        &pid,
+        "-F",
+        "499",
+        "-d",
+        "4",
+        "--no-kernel",
+        "--hooks=require",
+    ])?;
+    recorder.wait_until_sampling()?;
+    let recording = recorder.wait()?;
+    let after = Snapshot::take(target.pid())?;
+    target.command("output")?;
+    let output = target.read_line()?;
+    ensure!(target.finish()?.status.success());
+    let mut differences = before.differences(&after, Freedom::GoRuntime);
+    // The file that the program is just writing its own profile to.
+    differences.retain(|difference| !difference.contains("/prof"));
+    ensure!(
+        differences.is_empty(),
+        "{name} is not as it was:\n{}",
+        differences.join("\n")
+    );
+    let profiles = output.split_whitespace().filter(|word| Path::new(word).is_file());
+    Ok((recording, profiles.map(str::to_owned).collect()))
+}
+
+/// Of the samples of user code that have `function` in their stack, those for which `is_expected` holds of what is below the
+/// innermost one.
+fn counts(stacks: &Folded, function: &str, is_expected: impl Fn(&[String]) -> bool) -> (u64, u64) {
+    counts_at(stacks, function, |stack, at| is_expected(&stack[at + 1..]))
+}
+
+fn counts_at(stacks: &Folded, function: &str, is_expected: impl Fn(&[String], usize) -> bool) -> (u64, u64) {
+    let mut counts = (0, 0);
+    // In the kernel nobody is asked: the signal would come when the system call is over.
+    for stack in stacks.stacks.iter().filter(|stack| !stack.from_kernel()) {
+        let user = stack.user();
+        let Some(at) = user.iter().rposition(|frame| frame == function) else {
+            continue;
+        };
+        counts.1 += stack.count;
+        if is_expected(user, at) {
+            counts.0 += stack.count;
+        }
+    }
+    counts
+}
+
+fn report(what: &str, answered: u64, all: u64) -> Result<()> {
+    let share = answered as f64 * 100.0 / all.max(1) as f64;
+    eprintln!("{what}: {answered} of {all} samples are as the hook says ({share:.2} %)");
+    ensure!(all >= 500, "{what}: only {all} samples");
+    ensure!(share >= ANSWERED, "{what}: {share:.2} %");
+    Ok(())
+}
+
+fn traces(profile: &str) -> Result<String> {
+    let output = Command::new("go")
+        .args(["tool", "pprof", "-traces", profile])
+        .output()?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether the text has these words in this order, each on the line after the last.
+fn is_in_order(text: &str, words: &[&str]) -> bool {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.windows(words.len() + 1).any(|window| {
+        let mut words = words.iter();
+        let mut word = words.next();
+        for line in window {
+            if word.is_some_and(|word| line.split_whitespace().last() == Some(word)) {
+                word = words.next();
+            }
+        }
+        word.is_none()
+    })
+}
