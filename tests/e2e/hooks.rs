@@ -13,8 +13,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Of the samples in C, those whose threads answered: a few have the signal blocked or are in a handler.
-const ANSWERED: f64 = 95.0;
+/// Share of the samples that are as the hook says, in percent. The others were taken where a context is not on the list
+/// yet or no more, or had no answer in time.
+const ANSWERED: f64 = 97.0;
 
 #[test]
 fn the_leaf_is_what_the_hook_says_it_is() -> Result<()> {
@@ -133,9 +134,16 @@ fn counts(stacks: &Folded, function: &str, is_expected: impl Fn(&[String]) -> bo
 
 fn counts_at(stacks: &Folded, function: &str, is_expected: impl Fn(&[String], usize) -> bool) -> (u64, u64) {
     let mut counts = (0, 0);
-    // In the kernel nobody is asked: the signal would come when the system call is over.
+    // In the kernel nobody is asked, since the signal would come when the system call is over, and neither are threads in
+    // a signal handler of Go's, which has all signals blocked.
     for stack in stacks.stacks.iter().filter(|stack| !stack.from_kernel()) {
         let user = stack.user();
+        if user
+            .iter()
+            .any(|frame| frame == "runtime.sigtramp" || frame == "runtime.cgoSigtramp")
+        {
+            continue;
+        }
         let Some(at) = user.iter().rposition(|frame| frame == function) else {
             continue;
         };
@@ -150,7 +158,7 @@ fn counts_at(stacks: &Folded, function: &str, is_expected: impl Fn(&[String], us
 fn report(what: &str, answered: u64, all: u64) -> Result<()> {
     let share = answered as f64 * 100.0 / all.max(1) as f64;
     eprintln!("{what}: {answered} of {all} samples are as the hook says ({share:.2} %)");
-    ensure!(all >= 500, "{what}: only {all} samples");
+    ensure!(all >= 300, "{what}: only {all} samples");
     ensure!(share >= ANSWERED, "{what}: {share:.2} %");
     Ok(())
 }
