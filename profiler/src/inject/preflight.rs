@@ -21,6 +21,9 @@ pub fn check(process: &Process, plan: &Plan) -> Result<(), Error> {
         return Err(Error::NotX86_64 { pid });
     }
     let status = status(process, pid);
+    if field(&status, "State").is_some_and(|state| state.starts_with('T')) {
+        return Err(Error::Stopped { pid });
+    }
     let tracer = field(&status, "TracerPid")
         .and_then(|tracer| tracer.parse().ok())
         .unwrap_or(0);

@@ -76,13 +76,15 @@ func main() {
 			fmt.Println("received")
 		}
 	}()
-	fmt.Println(9, C.start_stranger())
 	go func() {
 		for !done.Load() {
 			time.Sleep(time.Millisecond)
 			_ = make([]byte, 1<<16)
 		}
 	}()
+	// With the first timer the runtime opens the descriptors that it needs.
+	time.Sleep(time.Millisecond)
+	fmt.Println(9, C.start_stranger())
 	for input := bufio.NewScanner(os.Stdin); input.Scan(); {
 		if input.Text() == "exec" {
 			panic(syscall.Exec(os.Args[0], os.Args, os.Environ()))
