@@ -17,6 +17,8 @@ pub mod profile;
 pub mod symbolize;
 
 pub mod format;
+
+pub mod compare;
 pub mod sampler;
 
 pub mod record;

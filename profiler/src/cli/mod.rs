@@ -1,11 +1,14 @@
 //! The command line: the only part that prints and that decides exit codes.
 
 mod args;
+mod check;
+mod diff;
 mod hint;
 mod outputs;
 mod preflight;
 mod progress;
 mod record;
+mod sides;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -26,6 +29,8 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         args::Command::Record(record) => record::run(record),
+        args::Command::Diff(diff) => diff::run(&diff),
+        args::Command::Check(check) => check::run(&check),
     };
     match result {
         Ok(code) => code,

@@ -137,6 +137,7 @@ fn the_head_says_what_is_measured_and_how() {
     assert_eq!(
         comments[1..],
         [
+            "format=1",
             "program=server",
             "pids=4711",
             "fact.kernel=6.1.0",
