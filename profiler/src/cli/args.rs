@@ -280,12 +280,24 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, Command, Record};
+    use super::{Check, Cli, Command, Diff, Record, ReportTo};
     use clap::{CommandFactory, Parser};
+    use profiler::compare::FailOn;
+    use profiler::compare::report::Format;
+    use std::path::PathBuf;
 
     fn record(args: &[&str]) -> Result<Record, clap::Error> {
-        let Command::Record(record) = Cli::try_parse_from(["profiler", "record"].iter().chain(args))?.command;
-        Ok(record)
+        match Cli::try_parse_from(["profiler", "record"].iter().chain(args))?.command {
+            Command::Record(record) => Ok(record),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn check(args: &[&str]) -> Result<Check, clap::Error> {
+        match Cli::try_parse_from(["profiler", "check"].iter().chain(args))?.command {
+            Command::Check(check) => Ok(check),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -326,5 +338,57 @@ mod tests {
     fn several_files_can_follow_one_option() {
         let record = record(&["-o", "a.svg", "b.folded", "-o", "c.pb.gz", "-p", "1"]).expect("valid");
         assert_eq!(record.outputs.len(), 3);
+    }
+
+    #[test]
+    fn a_check_has_several_files_a_side_and_several_reports() {
+        let args = "--baseline a b --candidate c d e --min-change 10 --min-share 0.5% --fail-on suspect,inconclusive \
+                    --format github --format json=out.json";
+        let check = check(&args.split_whitespace().collect::<Vec<_>>()).expect("valid");
+        assert_eq!((check.baseline.len(), check.candidate.len()), (2, 3));
+        assert_eq!((check.min_change, check.min_share), (Some(0.1), Some(0.005)));
+        assert_eq!(
+            check.fail_on.iter().map(|fail_on| fail_on.0).collect::<Vec<_>>(),
+            [FailOn::Suspect, FailOn::Inconclusive]
+        );
+        assert_eq!(
+            check.formats[1],
+            ReportTo {
+                format: Format::Json,
+                path: Some(PathBuf::from("out.json"))
+            }
+        );
+    }
+
+    #[test]
+    fn a_check_without_a_side_or_with_an_unknown_format_is_refused() {
+        assert!(check(&["--baseline", "a"]).is_err());
+        for bad in [
+            "--format=xml",
+            "--format=json=",
+            "--fail-on=maybe",
+            "--min-change=x",
+        ] {
+            assert!(
+                check(&["--baseline", "a", "--candidate", "b", bad]).is_err(),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_difference_takes_two_files_or_two_sets() {
+        let diff = |args: &[&str]| -> Diff {
+            match Cli::try_parse_from(["profiler", "diff"].iter().chain(args))
+                .expect("valid")
+                .command
+            {
+                Command::Diff(diff) => diff,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(diff(&["a", "b", "-o", "d.svg"]).files.len(), 2);
+        let sets = diff(&["a", "b", "--new", "c", "d", "-o", "d.svg"]);
+        assert_eq!((sets.files.len(), sets.new.len(), sets.outputs.len()), (2, 2, 1));
     }
 }

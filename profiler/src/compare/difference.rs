@@ -78,7 +78,7 @@ impl Difference {
             functions,
             stacks,
             cpu_seconds: mean(&super::Run::cpu_seconds),
-            duration: mean(&|run| (!run.duration.is_zero()).then(|| run.duration.as_secs_f64())),
+            duration: mean(&|run| (!run.duration.is_zero()).then_some(run.duration.as_secs_f64())),
             samples: mean(&|run| Some(run.samples as f64)).unwrap_or_default(),
         }
     }

@@ -290,10 +290,7 @@ impl Judgement {
             return Some(format!(
                 "the CPU time of the whole program varies so much from run to run that only a change of {} would have \
                  been noticed: record more runs, or longer ones",
-                program
-                    .evidence
-                    .detectable
-                    .map_or("any size".to_owned(), |change| signed(change))
+                program.evidence.detectable.map_or("any size".to_owned(), signed)
             ));
         }
         if self.findings.is_empty() {
@@ -401,7 +398,10 @@ fn functions(pair: &Pair, policy: &Policy, rows: &[Row], shift: f64) -> Vec<Find
             evidence: evidence(&Tested {
                 estimate: estimates[at],
                 sampling: row.sampling_only().less(shift),
-                logs: &row.logs,
+                logs: &[
+                    row.logs[0].clone(),
+                    row.logs[1].iter().map(|log| log - shift).collect(),
+                ],
                 adjusted: estimates[at].map(|_| adjusted[at]),
                 adjusted_fall: estimates[at].map(|_| adjusted_fall[at]),
                 family: rows.len(),

@@ -189,7 +189,7 @@ impl Policy {
     /// How sure the bounds of a change are, each: less than a test is, since they do not guard against false alarms
     /// but against calling a small rise a large one.
     pub(super) fn confidence(&self) -> f64 {
-        1.0 - 2.0 * self.alpha
+        1.0 - 3.0 * self.alpha
     }
 }
 

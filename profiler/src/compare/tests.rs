@@ -48,7 +48,6 @@ fn false_alarms(runs: usize, jitter: f64) -> usize {
             judgement.verdict == Verdict::Regression
         })
         .count();
-    eprintln!("{runs} runs, jitter {jitter}: {failed} of 200 fail, {inconclusive} are inconclusive");
     // Five runs that differ by 5 % cannot show much; all the others can.
     assert!(
         inconclusive <= 20 || (runs, jitter) == (5, 0.05),
@@ -78,7 +77,6 @@ fn ten_percent_on_a_function_of_five_percent_is_found_and_blamed_on_it() {
                 && blamed(&pair, &judgement).contains(&"main.f5".to_owned())
         })
         .count();
-    eprintln!("+10 % found in {found} of 200");
     assert!(found >= 180, "{found} of 200");
 }
 

@@ -29,7 +29,7 @@ pub(super) fn write(report: &Report<'_>) -> String {
         let place = report
             .place(finding.function)
             .map_or_else(String::new, |(file, line)| {
-                format!("file={},line={line},", property(&crate::format::escape(file)))
+                format!("file={},line={line},", property(&file))
             });
         let _ = writeln!(
             out,

@@ -16,8 +16,8 @@ pub(super) fn write(report: &Report<'_>) -> String {
             json!({
                 "function": report.name(finding.function),
                 "measure": finding.measure.label(),
-                "file": place.map(|(file, _)| file),
-                "line": place.map(|(_, line)| line),
+                "file": place.as_ref().map(|(file, _)| file),
+                "line": place.as_ref().map(|(_, line)| line),
                 "share": finding.share,
                 "cpu_seconds": finding.seconds,
                 "evidence": evidence(&finding.evidence),

@@ -122,9 +122,7 @@ fn cases(report: &Report<'_>) -> Vec<Case> {
                 crate::compare::Measure::Total => "profiler.check.total",
             },
             name: report.name(finding.function).to_owned(),
-            file: report
-                .place(finding.function)
-                .map(|(file, line)| (crate::format::escape(file).into_owned(), line)),
+            file: report.place(finding.function),
             outcome: outcome(judgement, finding.evidence.status, || report.sentence(finding)),
         });
     }

@@ -5,6 +5,8 @@ mod github;
 mod json;
 mod junit;
 mod markdown;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use super::judge::signed;
@@ -71,14 +73,15 @@ impl Report<'_> {
     }
 
     /// The source file relative to the root, and the line.
-    fn place(&self, id: FunctionId) -> Option<(&str, u32)> {
+    fn place(&self, id: FunctionId) -> Option<(String, u32)> {
         let function = self.pair.function(id);
         let file = function.file.as_deref()?;
         let relative = file
             .strip_prefix(self.root)
             .and_then(|rest| rest.strip_prefix('/'))
             .filter(|_| !self.root.is_empty());
-        Some((relative.unwrap_or(file), function.line.unwrap_or(1)))
+        let file = crate::format::escape(relative.unwrap_or(file)).into_owned();
+        Some((file, function.line.unwrap_or(1)))
     }
 
     /// Findings that people want to see.

@@ -595,3 +595,16 @@ fn small_files_cannot_ask_for_large_tables() {
         }
     });
 }
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_as_such() {
+    let mut message = encode::profile(&testing::mixed());
+    let format = message
+        .string_table
+        .iter_mut()
+        .find(|text| *text == "format=1")
+        .unwrap();
+    *format = "format=2".to_owned();
+    let error = read(&encode::gzip(&message).unwrap()).unwrap_err();
+    assert!(matches!(error, Error::Newer { found: 2, known: 1 }), "{error}");
+}
