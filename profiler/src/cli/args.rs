@@ -120,6 +120,7 @@ Examples:
   profiler check --baseline main-*.pb.gz --candidate branch-*.pb.gz
   profiler check --baseline main-*.pb.gz --candidate branch-*.pb.gz \\
     --format github --format markdown=summary.md --format junit=check.xml
+  sudo profiler check --record 8 --against ./bench-old -- ./bench-new
 
 Exit code:
   0  pass: nothing got slower
@@ -128,12 +129,34 @@ Exit code:
   3  inconclusive: these data cannot show it; the report says why")]
 pub struct Check {
     /// Profiles of the version to compare with.
-    #[arg(long, required = true, value_name = "FILE", num_args = 1..)]
+    #[arg(long, required_unless_present = "against", value_name = "FILE", num_args = 1..)]
     pub baseline: Vec<PathBuf>,
 
     /// Profiles of the version in question.
-    #[arg(long, required = true, value_name = "FILE", num_args = 1..)]
+    #[arg(long, required_unless_present = "record", value_name = "FILE", num_args = 1..)]
     pub candidate: Vec<PathBuf>,
+
+    /// Record N runs of the command behind `--`; they are the candidate.
+    #[arg(long, value_name = "N", requires = "command", conflicts_with = "candidate",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub record: Option<u32>,
+
+    /// Record as many runs of this line for the shell, in turns; they are the baseline.
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        requires = "record",
+        conflicts_with = "baseline"
+    )]
+    pub against: Option<String>,
+
+    /// Samples per second and CPU of these recordings.
+    #[arg(short = 'F', long, value_name = "HZ", default_value_t = 997, value_parser = frequency)]
+    pub frequency: u64,
+
+    /// Command to record, with its children.
+    #[arg(last = true, value_name = "COMMAND", requires = "record")]
+    pub command: Vec<OsString>,
 
     /// Smallest rise that is a regression, in percent; 5 if not given.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
@@ -373,6 +396,24 @@ mod tests {
                 check(&["--baseline", "a", "--candidate", "b", bad]).is_err(),
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn a_check_can_record_its_runs() {
+        let check = check(&["--record", "8", "--against", "./old 1", "--", "./new", "1"]).expect("valid");
+        assert_eq!(
+            (check.record, check.against.as_deref()),
+            (Some(8), Some("./old 1"))
+        );
+        assert_eq!(check.command, ["./new", "1"]);
+        for bad in [
+            &["--record", "8", "--baseline", "a"][..],
+            &["--record", "8", "--", "true"],
+            &["--baseline", "a", "--candidate", "b", "--", "true"],
+            &["--record", "8", "--baseline", "a", "--against", "x", "--", "true"],
+        ] {
+            assert!(super::tests::check(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! `profiler check`.
 
 use super::args::{self, ReportTo};
-use super::{outputs, sides};
+use super::{outputs, runs, sides};
 use anyhow::{Context, Result};
 use profiler::compare::report::{Format, Report};
 use profiler::compare::{Pair, Policy, judge};
@@ -20,8 +20,28 @@ pub fn run(args: &args::Check) -> Result<ExitCode> {
             outputs::check(path)?;
         }
     }
+    let recorded = match args.record {
+        Some(n) => {
+            // Not after minutes of recording.
+            super::preflight::capabilities()?;
+            Some(runs::record(
+                n,
+                args.frequency,
+                &args.command,
+                args.against.as_deref(),
+            )?)
+        }
+        None => None,
+    };
+    let (mut baseline, mut candidate) = (&args.baseline, &args.candidate);
+    if let Some(recorded) = &recorded {
+        candidate = &recorded.candidate;
+        if args.against.is_some() {
+            baseline = &recorded.baseline;
+        }
+    }
     let mut pair = Pair::default();
-    sides::load(&mut pair, &args.baseline, &args.candidate)?;
+    sides::load(&mut pair, baseline, candidate)?;
     finish(args, &policy, &pair)
 }
 

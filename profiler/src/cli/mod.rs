@@ -8,6 +8,7 @@ mod outputs;
 mod preflight;
 mod progress;
 mod record;
+mod runs;
 mod sides;
 
 use clap::Parser;
