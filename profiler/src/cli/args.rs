@@ -155,7 +155,12 @@ pub struct Check {
     pub frequency: u64,
 
     /// Command to record, with its children.
-    #[arg(last = true, value_name = "COMMAND", requires = "record")]
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        requires = "record",
+        conflicts_with = "candidate"
+    )]
     pub command: Vec<OsString>,
 
     /// Smallest rise that is a regression, in percent; 5 if not given.
