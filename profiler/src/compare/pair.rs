@@ -266,13 +266,18 @@ impl Pair {
 
     fn count(&mut self, side: Side, profile: &Profile) -> Vec<Counts> {
         let frames: Vec<FunctionId> = profile.frames.iter().map(|frame| self.intern(frame)).collect();
-        for &(frame, caller) in &profile.stacks {
-            if let Some(StackId(caller)) = caller {
-                let (caller, _) = profile.stacks[caller as usize];
-                self.calls
-                    .insert((frames[caller.0 as usize], frames[frame.0 as usize]));
-            }
-        }
+        // Most calls are part of many stacks: sorting is cheaper than hashing each of them.
+        let mut calls: Vec<(FunctionId, FunctionId)> = profile
+            .stacks
+            .iter()
+            .filter_map(|&(frame, caller)| {
+                let (caller, _) = profile.stacks[caller?.0 as usize];
+                Some((frames[caller.0 as usize], frames[frame.0 as usize]))
+            })
+            .collect();
+        calls.sort_unstable();
+        calls.dedup();
+        self.calls.extend(calls);
         let nodes: Vec<u32> = match &mut self.stacks {
             // A caller has a smaller number than what it called.
             Some(stacks) => profile
