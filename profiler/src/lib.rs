@@ -19,6 +19,8 @@ pub mod symbolize;
 
 pub mod format;
 pub mod inject;
+
+pub mod compare;
 pub mod sampler;
 
 pub mod record;

@@ -1,6 +1,8 @@
 //! What was typed.
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::PossibleValue;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use profiler::compare::{self, report};
 use profiler::record::HookMode;
 use profiler::sampler::MAX_FREQUENCY_HZ;
 use std::ffi::OsString;
@@ -20,6 +22,10 @@ pub enum Command {
     Record(Record),
     /// Show what is in a running process: Go runtime, traceback hooks, unwind rules.
     Inspect(Inspect),
+    /// Show what changed between two sets of profiles.
+    Diff(Diff),
+    /// Decide whether code got slower, from several profiles of each version; made for CI.
+    Check(Check),
 }
 
 /// Samples the stacks of the targets until Ctrl-C, SIGTERM, the end of the duration or the end of the last target,
@@ -118,6 +124,208 @@ pub struct Inspect {
     pub json: bool,
 }
 
+/// Shows what changed between two profiles, or between two sets of them, by function and by stack, the largest change
+/// first. Nothing is judged: see `profiler check`.
+///
+/// Shares are of a run's own samples, so a longer recording does not look slower. Any pprof CPU profile can be read, also
+/// those of Go's runtime/pprof, `go test -cpuprofile` and pprof-rs.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profiler diff before.pb.gz after.pb.gz
+  profiler diff before.pb.gz after.pb.gz -o d.svg
+  profiler diff main-*.pb.gz --new branch-*.pb.gz -o d.folded
+
+In the graph the width of a box is its share in the candidate; red has become more, blue less. Code that only the
+baseline has stands beside the rest.
+Exit code: 0; 1 if something could not be done.")]
+pub struct Diff {
+    /// The baseline and the candidate; with --new, files of the baseline only.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Files of the candidate, where a side has several.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub new: Vec<PathBuf>,
+
+    /// File to write; may be given several times. The extension says the format: .svg (differential flame graph),
+    /// .folded (stacks with both counts).
+    #[arg(short, long = "output", value_name = "FILE")]
+    pub outputs: Vec<PathBuf>,
+
+    /// How many functions, and how many stacks, to show.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub top: usize,
+}
+
+/// Decides whether the candidate got slower than the baseline. Several runs of each are needed, of the same work on the
+/// same host: at least 3, 8 are good. Runs of unchanged code differ, and only from several can it be known by how much.
+///
+/// A function fails if its cost rose beyond chance (Welch's test over runs; corrected for the number of functions) and,
+/// with confidence, by more than --min-change. The CPU time of the whole program is compared as well.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profiler check --baseline main-*.pb.gz --candidate branch-*.pb.gz
+  profiler check --baseline main-*.pb.gz --candidate branch-*.pb.gz \\
+    --format github --format markdown=summary.md --format junit=check.xml
+  sudo profiler check --record 8 --against ./bench-old -- ./bench-new
+
+Exit code:
+  0  pass: nothing got slower
+  1  error: the files could not be read or compared
+  2  regression
+  3  inconclusive: these data cannot show it; the report says why")]
+pub struct Check {
+    /// Profiles of the version to compare with.
+    #[arg(long, required_unless_present = "against", value_name = "FILE", num_args = 1..)]
+    pub baseline: Vec<PathBuf>,
+
+    /// Profiles of the version in question.
+    #[arg(long, required_unless_present = "record", value_name = "FILE", num_args = 1..)]
+    pub candidate: Vec<PathBuf>,
+
+    /// Record N runs of the command behind `--`; they are the candidate.
+    #[arg(long, value_name = "N", requires = "command", conflicts_with = "candidate",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub record: Option<u32>,
+
+    /// Record as many runs of this line for the shell, in turns; they are the baseline.
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        requires = "record",
+        conflicts_with = "baseline"
+    )]
+    pub against: Option<String>,
+
+    /// Samples per second and CPU of these recordings.
+    #[arg(short = 'F', long, value_name = "HZ", default_value_t = 997, value_parser = frequency)]
+    pub frequency: u64,
+
+    /// Command to record, with its children.
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        requires = "record",
+        conflicts_with = "candidate"
+    )]
+    pub command: Vec<OsString>,
+
+    /// Smallest rise that is a regression, in percent; 5 if not given.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub min_change: Option<f64>,
+
+    /// Functions with a smaller share of the samples are not tested, in percent; 1 if not given.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub min_share: Option<f64>,
+
+    /// How often a check of unchanged code may fail; 0.05 if not given.
+    #[arg(long, value_name = "P")]
+    pub alpha: Option<f64>,
+
+    /// What makes the exit code 2; regression if not given. `never` makes it 0 always.
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    pub fail_on: Vec<FailOn>,
+
+    /// What the cost of the whole program is: CPU time per run (each run does the same work; the default), per second
+    /// (a service under equal load), or nothing that can be compared.
+    #[arg(long, value_name = "COST", value_enum)]
+    pub program_cost: Option<ProgramCost>,
+
+    /// Function not to test; `*` stands for any text. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub ignore: Vec<String>,
+
+    /// Difference between the sides that shall not prevent a pass. May be given several times.
+    #[arg(
+        long = "allow-difference",
+        value_name = "FACT",
+        value_enum,
+        value_delimiter = ','
+    )]
+    pub allow_differences: Vec<Fact>,
+
+    /// File with thresholds and rules; profiler.toml of the current directory if it is there. Options have precedence.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// How to report, and to which file: text, markdown, json, junit or github, as FORMAT or FORMAT=FILE. May be given
+    /// several times; text if not given.
+    #[arg(long = "format", value_name = "FORMAT[=FILE]", value_parser = report_to)]
+    pub formats: Vec<ReportTo>,
+}
+
+/// A report, and the file that it goes to; the terminal if there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportTo {
+    pub format: report::Format,
+    pub path: Option<PathBuf>,
+}
+
+/// Makes a type of the library one that clap knows the values of.
+macro_rules! value_enum {
+    ($name:ident, $of:ty, [$($label:literal => $value:expr),* $(,)?]) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name(pub $of);
+
+        impl ValueEnum for $name {
+            fn value_variants<'a>() -> &'a [Self] {
+                &[$(Self($value)),*]
+            }
+
+            fn to_possible_value(&self) -> Option<PossibleValue> {
+                [$(($value, $label)),*]
+                    .into_iter()
+                    .find(|(value, _)| *value == self.0)
+                    .map(|(_, label)| PossibleValue::new(label))
+            }
+        }
+    };
+}
+
+value_enum!(FailOn, compare::FailOn, [
+    "regression" => compare::FailOn::Regression,
+    "suspect" => compare::FailOn::Suspect,
+    "inconclusive" => compare::FailOn::Inconclusive,
+    "never" => compare::FailOn::Never,
+]);
+
+value_enum!(ProgramCost, compare::ProgramCost, [
+    "per-run" => compare::ProgramCost::PerRun,
+    "per-second" => compare::ProgramCost::PerSecond,
+    "ignore" => compare::ProgramCost::Ignore,
+]);
+
+value_enum!(Fact, compare::Fact, [
+    "cpu" => compare::Fact::Cpu,
+    "cpus" => compare::Fact::Cpus,
+    "machine" => compare::Fact::Machine,
+    "kernel" => compare::Fact::Kernel,
+    "completeness" => compare::Fact::Completeness,
+    "loss" => compare::Fact::Loss,
+]);
+
+/// A percentage, as a fraction.
+fn percent(text: &str) -> Result<f64, String> {
+    let text = text.trim().trim_end_matches('%').trim_end();
+    let percent: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(percent / 100.0)
+}
+
+fn report_to(text: &str) -> Result<ReportTo, String> {
+    let (label, path) = match text.split_once('=') {
+        Some((_, "")) => return Err("there is no file behind the =".into()),
+        Some((label, path)) => (label, Some(PathBuf::from(path))),
+        None => (text, None),
+    };
+    let format = report::Format::ALL
+        .into_iter()
+        .find(|format| format.label() == label)
+        .ok_or("it has to be text, markdown, json, junit or github")?;
+    Ok(ReportTo { format, path })
+}
+
 fn frequency(text: &str) -> Result<u64, String> {
     let hz: u64 = text.parse().map_err(|error| format!("{error}"))?;
     if hz == 0 {
@@ -149,13 +357,23 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, Command, Record};
+    use super::{Check, Cli, Command, Diff, Record, ReportTo};
     use clap::{CommandFactory, Parser};
+    use profiler::compare::FailOn;
+    use profiler::compare::report::Format;
+    use std::path::PathBuf;
 
     fn record(args: &[&str]) -> Result<Record, clap::Error> {
         match Cli::try_parse_from(["profiler", "record"].iter().chain(args))?.command {
             Command::Record(record) => Ok(record),
-            other => panic!("another command: {other:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn check(args: &[&str]) -> Result<Check, clap::Error> {
+        match Cli::try_parse_from(["profiler", "check"].iter().chain(args))?.command {
+            Command::Check(check) => Ok(check),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -197,5 +415,75 @@ mod tests {
     fn several_files_can_follow_one_option() {
         let record = record(&["-o", "a.svg", "b.folded", "-o", "c.pb.gz", "-p", "1"]).expect("valid");
         assert_eq!(record.outputs.len(), 3);
+    }
+
+    #[test]
+    fn a_check_has_several_files_a_side_and_several_reports() {
+        let args = "--baseline a b --candidate c d e --min-change 10 --min-share 0.5% --fail-on suspect,inconclusive \
+                    --format github --format json=out.json";
+        let check = check(&args.split_whitespace().collect::<Vec<_>>()).expect("valid");
+        assert_eq!((check.baseline.len(), check.candidate.len()), (2, 3));
+        assert_eq!((check.min_change, check.min_share), (Some(0.1), Some(0.005)));
+        assert_eq!(
+            check.fail_on.iter().map(|fail_on| fail_on.0).collect::<Vec<_>>(),
+            [FailOn::Suspect, FailOn::Inconclusive]
+        );
+        assert_eq!(
+            check.formats[1],
+            ReportTo {
+                format: Format::Json,
+                path: Some(PathBuf::from("out.json"))
+            }
+        );
+    }
+
+    #[test]
+    fn a_check_without_a_side_or_with_an_unknown_format_is_refused() {
+        assert!(check(&["--baseline", "a"]).is_err());
+        for bad in [
+            "--format=xml",
+            "--format=json=",
+            "--fail-on=maybe",
+            "--min-change=x",
+        ] {
+            assert!(
+                check(&["--baseline", "a", "--candidate", "b", bad]).is_err(),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_check_can_record_its_runs() {
+        let check = check(&["--record", "8", "--against", "./old 1", "--", "./new", "1"]).expect("valid");
+        assert_eq!(
+            (check.record, check.against.as_deref()),
+            (Some(8), Some("./old 1"))
+        );
+        assert_eq!(check.command, ["./new", "1"]);
+        for bad in [
+            &["--record", "8", "--baseline", "a"][..],
+            &["--record", "8", "--", "true"],
+            &["--baseline", "a", "--candidate", "b", "--", "true"],
+            &["--record", "8", "--baseline", "a", "--against", "x", "--", "true"],
+        ] {
+            assert!(super::tests::check(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_difference_takes_two_files_or_two_sets() {
+        let diff = |args: &[&str]| -> Diff {
+            match Cli::try_parse_from(["profiler", "diff"].iter().chain(args))
+                .expect("valid")
+                .command
+            {
+                Command::Diff(diff) => diff,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(diff(&["a", "b", "-o", "d.svg"]).files.len(), 2);
+        let sets = diff(&["a", "b", "--new", "c", "d", "-o", "d.svg"]);
+        assert_eq!((sets.files.len(), sets.new.len(), sets.outputs.len()), (2, 2, 1));
     }
 }

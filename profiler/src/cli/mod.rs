@@ -1,12 +1,16 @@
 //! The command line: the only part that prints and that decides exit codes.
 
 mod args;
+mod check;
+mod diff;
 mod hint;
 mod inspect;
 mod outputs;
 mod preflight;
 mod progress;
 mod record;
+mod runs;
+mod sides;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -28,6 +32,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         args::Command::Record(record) => record::run(record),
         args::Command::Inspect(inspect) => inspect::run(&inspect),
+        args::Command::Diff(diff) => diff::run(&diff),
+        args::Command::Check(check) => check::run(&check),
     };
     match result {
         Ok(code) => code,

@@ -51,6 +51,25 @@ fn draw(lines: &[String], title: String, palette: &mut PaletteMap) -> io::Result
     Ok(svg)
 }
 
+/// A differential graph of lines that end in two counts, before and after, and stand in the order of [`draw`].
+///
+/// # Errors
+/// [`Error::NoSamples`] if there is nothing to draw.
+pub(crate) fn difference(lines: &[String], title: String) -> Result<Vec<u8>, Error> {
+    if lines.is_empty() {
+        return Err(Error::NoSamples);
+    }
+    let mut options = Options::default();
+    options.title = title;
+    options.bgcolors = Some(BackgroundColor::Flat(Color::new(255, 255, 255)));
+    options.font_size = FONT_SIZE;
+    options.flame_chart = true;
+    let mut svg = Vec::new();
+    flamegraph::from_lines(&mut options, lines.iter().rev().map(String::as_str), &mut svg)
+        .map_err(Error::Write)?;
+    Ok(svg)
+}
+
 /// A colour for every name in the graph.
 fn palette(profile: &Profile, stacks: &Stacks) -> PaletteMap {
     let mut palette = PaletteMap::default();

@@ -95,7 +95,7 @@ impl Stacks {
 }
 
 /// How a frame is called in a line.
-pub(super) fn frame_name(frame: &Frame) -> String {
+pub(crate) fn frame_name(frame: &Frame) -> String {
     let mut name = field(&frame.function);
     if frame.kind == Kind::Kernel {
         name.push_str(KERNEL_SUFFIX);

@@ -102,6 +102,16 @@ pub enum Error {
     /// The gzip container is damaged or cut off.
     #[error("the pprof file is damaged: its gzip data cannot be unpacked: {0}")]
     Gzip(#[source] io::Error),
+    /// A file of a newer version of this program.
+    #[error(
+        "the pprof file has notes of a newer profiler (format {found}; this version knows {known}): update this one"
+    )]
+    Newer {
+        /// What the file says.
+        found: u64,
+        /// The newest that is known.
+        known: u64,
+    },
     /// A pprof file of something else than CPU time.
     #[error(
         "not a CPU profile: it measures {found}, where a CPU profile has samples/count and cpu/nanoseconds; take \

@@ -4,7 +4,7 @@
 use super::proto::{Function, Label, Location, Sample};
 use super::tables::{Budget, ENTRY, Limits, Tables, damaged, message, unpack};
 use super::wire::{self, Value};
-use super::{KINDS, ORIGINS, comment, label, value};
+use super::{FORMAT, KINDS, ORIGINS, comment, label, value};
 use crate::format::{Error, stack};
 use crate::profile::{
     Builder, Frame, FrameId, Kind, Meta, Missing, Module, ModuleId, Origin, Profile, Summary, Thread,
@@ -17,6 +17,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// The deepest stack that is read. A recorder of stacks has a limit of some hundreds.
 const MAX_FRAMES: usize = 1 << 17;
+
+/// The first format that we do not know.
+const FORMAT_AFTER: u64 = FORMAT + 1;
 
 /// Reads `bytes`.
 pub(super) fn profile(bytes: &[u8], limits: Limits) -> Result<Profile, Error> {
@@ -94,6 +97,11 @@ impl<'a> Decoder<'a> {
                 continue;
             };
             match name {
+                comment::FORMAT => {
+                    if let Ok(found @ FORMAT_AFTER..) = value.parse() {
+                        return Err(Error::Newer { found, known: FORMAT });
+                    }
+                }
                 comment::PROGRAM => self.meta.program = value.to_owned(),
                 comment::PIDS => self
                     .meta

@@ -1,6 +1,6 @@
 //! From a profile to the messages, and to bytes.
 
-use super::{KINDS, ORIGINS, comment, label, number, proto};
+use super::{FORMAT, KINDS, ORIGINS, comment, label, number, proto};
 use crate::format::stack::Stack;
 use crate::profile::{Frame, FrameId, Kind, ModuleId, Profile, Sample, Summary};
 use flate2::{Compression, GzBuilder};
@@ -288,6 +288,7 @@ fn comments(profile: &Profile) -> Vec<String> {
     let pids: Vec<String> = meta.pids.iter().map(u32::to_string).collect();
     let mut comments = vec![
         format!("{}={}", comment::PROFILER, env!("CARGO_PKG_VERSION")),
+        format!("{}={FORMAT}", comment::FORMAT),
         format!("{}={}", comment::PROGRAM, meta.program),
         format!("{}={}", comment::PIDS, pids.join(",")),
     ];

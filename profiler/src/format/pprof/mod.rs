@@ -18,7 +18,7 @@
 //! the kind is guessed from mapping, file name and linker's name, as it is for profiles of other makers.
 //!
 //! *Facts about the recording* are comments, `name=value` each, for people (`go tool pprof -comments`) and for us:
-//! `profiler` (our version), `program`, `pids`, `fact.NAME`, `summary.kept`, `summary.complete`,
+//! `profiler` (our version), `format` (of these notes), `program`, `pids`, `fact.NAME`, `summary.kept`, `summary.complete`,
 //! `summary.from_kernel`, `summary.lost_ring_full`, `summary.lost_ticks`, `summary.withheld_ticks`, and `missing` (JSON) for each module without
 //! symbols. Reading takes kept, complete and from_kernel from the samples themselves, so that they stay true after
 //! other tools have filtered the file.
@@ -54,7 +54,7 @@ pub fn write(profile: &Profile) -> Result<Vec<u8>, Error> {
 ///
 /// # Errors
 /// [`Error::NotPprof`], [`Error::Gzip`], [`Error::Damaged`] if it cannot be understood, [`Error::NotCpu`] if it is a
-/// profile of something else, [`Error::NoSamples`], and [`Error::TooLarge`].
+/// profile of something else, [`Error::Newer`], [`Error::NoSamples`], and [`Error::TooLarge`].
 pub fn read(bytes: &[u8]) -> Result<Profile, Error> {
     decode::profile(bytes, tables::Limits::default())
 }
@@ -85,6 +85,10 @@ fn value<T: Copy>(table: &[(T, u32)], wanted: u32) -> Option<T> {
         .map(|(value, _)| *value)
 }
 
+/// Version of what we put into labels, comments and unknown fields. It grows when an old reader would misunderstand a new
+/// file, not when something is added.
+const FORMAT: u64 = 1;
+
 /// Keys of labels.
 mod label {
     pub(super) const THREAD: &str = "thread";
@@ -99,6 +103,7 @@ mod label {
 /// Names of comments.
 mod comment {
     pub(super) const PROFILER: &str = "profiler";
+    pub(super) const FORMAT: &str = "format";
     pub(super) const PROGRAM: &str = "program";
     pub(super) const PIDS: &str = "pids";
     pub(super) const FACT: &str = "fact.";

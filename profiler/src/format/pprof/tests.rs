@@ -137,6 +137,7 @@ fn the_head_says_what_is_measured_and_how() {
     assert_eq!(
         comments[1..],
         [
+            "format=1",
             "program=server",
             "pids=4711",
             "fact.kernel=6.1.0",
@@ -593,4 +594,17 @@ fn small_files_cannot_ask_for_large_tables() {
             p.sample.push(other);
         }
     });
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_as_such() {
+    let mut message = encode::profile(&testing::mixed());
+    let format = message
+        .string_table
+        .iter_mut()
+        .find(|text| *text == "format=1")
+        .unwrap();
+    *format = "format=2".to_owned();
+    let error = read(&encode::gzip(&message).unwrap()).unwrap_err();
+    assert!(matches!(error, Error::Newer { found: 2, known: 1 }), "{error}");
 }
