@@ -121,6 +121,13 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 mod tests {
     use super::{Remapped, Sideband};
     use rustix::mm::{MapFlags, ProtFlags};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    /// Mappings are told to every test of the process, and one of them makes thousands.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     fn now() -> u64 {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -129,6 +136,7 @@ mod tests {
 
     #[test]
     fn a_process_that_maps_code_is_told() {
+        let _alone = alone();
         let cpus = aya::util::online_cpus().unwrap();
         let mut sideband = Sideband::open(&cpus).unwrap();
         // More than the rings hold, so that they wrap around.
@@ -147,7 +155,27 @@ mod tests {
     }
 
     #[test]
+    fn whoever_waits_is_woken() {
+        let _alone = alone();
+        let cpus = aya::util::online_cpus().unwrap();
+        let mut sideband = Sideband::open(&cpus).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let readiness = crate::sampler::sys::readiness(sideband.readiness().unwrap()).unwrap();
+            for _ in 0..3 {
+                super::sys::tests::map_and_unmap(ProtFlags::READ | ProtFlags::EXEC, MapFlags::PRIVATE);
+                readiness.readable().await.unwrap().clear_ready();
+                sideband.take();
+            }
+        });
+    }
+
+    #[test]
     fn rings_that_overflow_say_so() {
+        let _alone = alone();
         let cpus = aya::util::online_cpus().unwrap();
         let mut sideband = Sideband::open(&cpus).unwrap();
         for _ in 0..5000 {

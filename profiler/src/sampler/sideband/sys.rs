@@ -21,7 +21,7 @@ struct Attr {
     sample_type: u64,
     read_format: u64,
     flags: u64,
-    wakeup_events: u32,
+    wakeup_watermark: u32,
     bp_type: u32,
     breakpoint: [u64; 2],
     branch_sample_type: u64,
@@ -33,9 +33,11 @@ struct Attr {
 /// `PERF_TYPE_SOFTWARE`, `PERF_COUNT_SW_DUMMY`: an event that never happens by itself.
 const SOFTWARE: u32 = 1;
 const DUMMY: u64 = 9;
-/// Flags: `mmap`, report executable mappings; `sample_id_all` with `PERF_SAMPLE_TIME`, end each record with its time;
+/// Flags: `mmap`, report executable mappings; `watermark`, wake up for bytes, not for samples, of which there are none;
+/// `sample_id_all` with `PERF_SAMPLE_TIME`, end each record with its time;
 /// `use_clockid`, by the clock that the BPF program uses for samples.
 const MMAP: u64 = 1 << 8;
+const WATERMARK: u64 = 1 << 14;
 const SAMPLE_ID_ALL: u64 = 1 << 18;
 const SAMPLE_TIME: u64 = 1 << 2;
 const USE_CLOCKID: u64 = 1 << 25;
@@ -72,9 +74,9 @@ impl Ring {
             size: size_of::<Attr>() as u32,
             config: DUMMY,
             sample_type: SAMPLE_TIME,
-            flags: MMAP | SAMPLE_ID_ALL | USE_CLOCKID,
+            flags: MMAP | WATERMARK | SAMPLE_ID_ALL | USE_CLOCKID,
             clockid: libc::CLOCK_MONOTONIC,
-            wakeup_events: 1,
+            wakeup_watermark: 1,
             ..Attr::default()
         };
         // SAFETY: the attribute says how long it is and lives until the call returns; the other arguments are numbers.
