@@ -13,9 +13,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Share of the samples that are as the hook says, in percent. The others were taken where a context is not on the list
-/// yet or no more, or had no answer in time.
+/// Share of the samples that are as the hook says, in percent. The others had no answer in time.
 const ANSWERED: f64 = 97.0;
+
+/// The same where Go preempts goroutines all the time. Its signal for that, where it comes at the moment of a sample, is
+/// delivered together with ours, so that our handler interrupts Go's, which is not what was sampled: such answers are
+/// refused, and the stack stays as walked.
+const ANSWERED_UNDER_PREEMPTION: f64 = 80.0;
 
 #[test]
 fn the_leaf_is_what_the_hook_says_it_is() -> Result<()> {
@@ -32,7 +36,7 @@ fn the_leaf_is_what_the_hook_says_it_is() -> Result<()> {
         let (answered, in_c) = counts(stacks, "runtime.asmcgocall", |below| {
             below == ["cpuHog2", "cpuHog"]
         });
-        report(&format!("{toolchain} {mode}, CgoPprof"), answered, in_c)?;
+        report(&format!("{toolchain} {mode}, CgoPprof"), answered, in_c, ANSWERED)?;
         // Go's own profiles of the same time say the same.
         for profile in &profiles {
             let traces = traces(profile)?;
@@ -68,6 +72,7 @@ fn a_context_stands_where_its_callback_came_through_c() -> Result<()> {
             &format!("{toolchain}, TracebackContextPreemption"),
             answered,
             in_callback,
+            ANSWERED_UNDER_PREEMPTION,
         )?;
     }
     Ok(())
@@ -155,11 +160,11 @@ fn counts_at(stacks: &Folded, function: &str, is_expected: impl Fn(&[String], us
     counts
 }
 
-fn report(what: &str, answered: u64, all: u64) -> Result<()> {
+fn report(what: &str, answered: u64, all: u64, least: f64) -> Result<()> {
     let share = answered as f64 * 100.0 / all.max(1) as f64;
     eprintln!("{what}: {answered} of {all} samples are as the hook says ({share:.2} %)");
     ensure!(all >= 300, "{what}: only {all} samples");
-    ensure!(share >= ANSWERED, "{what}: {share:.2} %");
+    ensure!(share >= least, "{what}: {share:.2} %");
     Ok(())
 }
 
