@@ -7,6 +7,9 @@
 pub mod addr;
 pub mod observe;
 
+mod explain;
+mod words;
+
 pub mod target;
 
 pub mod gopclntab;

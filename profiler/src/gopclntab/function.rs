@@ -1,8 +1,9 @@
 //! The record of one function (`runtime._func`).
 
+use super::Pclntab;
 use super::pcvalue::PcValues;
-use super::{Pclntab, u32_at};
 use crate::addr::Svma;
+use crate::words::u32_at;
 use std::fmt;
 use std::ops::Range;
 

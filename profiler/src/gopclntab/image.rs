@@ -1,7 +1,7 @@
 //! What the loader makes of an object file before the program runs: segments at their stated addresses, with
 //! relative relocations applied.
 
-use super::u64_at;
+use crate::words::u64_at;
 use bytes::Bytes;
 use object::elf::{DT_RELA, DT_RELASZ, PF_W, PT_DYNAMIC, PT_LOAD, R_X86_64_RELATIVE};
 use object::read::elf::ProgramHeader;

@@ -1,8 +1,9 @@
 //! Which functions of the source an instruction belongs to (`inlineUnwinder` in runtime/symtabinl.go).
 
+use super::Pclntab;
 use super::function::Function;
-use super::{Pclntab, u32_at};
 use crate::addr::Svma;
+use crate::words::u32_at;
 
 /// `abi.PCDATA_InlTreeIndex`.
 const PCDATA_INL_TREE_INDEX: u32 = 2;

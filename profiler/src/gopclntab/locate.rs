@@ -1,7 +1,8 @@
 //! Where an object keeps its table of functions, and the `runtime.moduledata` that describes it.
 
-use super::{Error, Image, Pclntab, u32_at, u64_at};
+use super::{Error, Image, Pclntab};
 use crate::addr::Svma;
+use crate::words::{u32_at, u64_at};
 use bytes::Bytes;
 use object::{Object, ObjectSection};
 

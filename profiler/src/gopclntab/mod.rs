@@ -24,6 +24,7 @@ pub(crate) use image::Image;
 pub use inline::LogicalFrame;
 
 use crate::addr::Svma;
+use crate::words::u32_at;
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -154,16 +155,4 @@ fn string_at(table: &[u8], at: usize) -> &str {
     let rest = &rest[..rest.len().min(LONGEST_NAME)];
     let name = rest.split(|&b| b == 0).next().unwrap_or_default();
     name.utf8_chunks().next().map_or("", |chunk| chunk.valid())
-}
-
-/// The little-endian word at byte `at`.
-fn u32_at(table: &[u8], at: usize) -> Option<u32> {
-    let word = table.get(at..)?.first_chunk::<4>()?;
-    Some(u32::from_le_bytes(*word))
-}
-
-/// The little-endian doubleword at byte `at`.
-fn u64_at(table: &[u8], at: usize) -> Option<u64> {
-    let word = table.get(at..)?.first_chunk::<8>()?;
-    Some(u64::from_le_bytes(*word))
 }

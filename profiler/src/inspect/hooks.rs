@@ -1,8 +1,9 @@
 //! The Go runtime of a process: its hooks by name, and its threads.
 
+use super::Go;
 use super::objects::{Loaded, Objects, Place};
-use super::{Go, explain};
 use crate::addr::{Avma, Bias};
+use crate::explain::explain;
 use crate::gopclntab::Pclntab;
 use crate::target::go::hooks::{HookVariables, Hooks};
 use crate::target::go::threads::{self, Thread, Threads};

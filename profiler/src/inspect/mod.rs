@@ -23,7 +23,6 @@ pub use objects::{Code, Covered, Place};
 use crate::target::preflight::{Condition, Facts, Runtime, Verdict, verdict};
 use crate::target::process::{self, Process};
 use objects::Objects;
-use std::error::Error;
 
 /// What was seen.
 #[derive(Clone, Debug)]
@@ -101,13 +100,5 @@ fn runtime(go: &Go) -> Runtime {
             hooks: hooks.as_ref().map(NamedHooks::addresses),
             threads: found.threads.as_ref().ok().cloned(),
         },
-    }
-}
-
-/// An error with its cause.
-fn explain(error: &dyn Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }

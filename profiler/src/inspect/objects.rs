@@ -1,7 +1,7 @@
 //! The code that a process has mapped, and names for addresses in it.
 
-use super::explain;
 use crate::addr::{Avma, Bias};
+use crate::explain::explain;
 use crate::gopclntab::Pclntab;
 use crate::symbolize;
 use crate::target::files;

@@ -2,6 +2,7 @@
 
 use super::targets::Targets;
 use crate::addr::Avma;
+use crate::explain::explain;
 use crate::hooks::answer::{MAX_PCS, PcList};
 use crate::hooks::join::{Asked, Counts};
 use crate::hooks::{Answer, Join};
@@ -192,7 +193,7 @@ impl Hooks {
     }
 
     /// What became of samples and answers, once everything is over; `None` if no hooks were honoured.
-    pub fn answers(&self, sampled: &sampler::Counts) -> Option<HookAnswers> {
+    pub fn answers(&self, sampled: &sampler::AskedCounts) -> Option<HookAnswers> {
         self.were_engaged.then(|| HookAnswers {
             used: self.counts.used,
             unanswered: self.counts.unanswered,
@@ -272,13 +273,6 @@ fn add(all: &mut Counts, more: Counts) {
     all.no_sample += more.no_sample;
     all.mismatch += more.mismatch;
     all.unanswered += more.unanswered;
-}
-
-fn explain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 /// `CLOCK_MONOTONIC`, as samples have it.

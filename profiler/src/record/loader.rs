@@ -2,6 +2,7 @@
 
 use super::images::ModuleIdx;
 use super::objects::Object;
+use crate::explain::explain;
 use crate::target::files;
 use crate::target::maps::MapEntry;
 use crate::target::process::Process;
@@ -102,10 +103,6 @@ impl Loader {
 }
 
 fn contents(job: &Job) -> Result<Bytes, String> {
-    let explain = |error: &dyn std::error::Error| match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
     let process = Process::open(job.pid).map_err(|error| explain(&error))?;
     files::contents(&process, &job.entry).map_err(|error| explain(&error))
 }

@@ -181,7 +181,7 @@ impl Session {
             lost_ring_full: counts.lost_ring_full,
             lost_ticks: counts.lost_ticks,
             withheld_ticks: counts.withheld_ticks,
-            hooks: self.hooks.answers(&counts),
+            hooks: self.hooks.answers(&self.sampler.asked()?),
             ..Summary::default()
         };
         let mut facts = facts::of_host();

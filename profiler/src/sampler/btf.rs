@@ -3,6 +3,7 @@
 //! Only what that question needs is read. The crates that parse BTF either keep their types private or carry a
 //! licence that a statically linked program cannot meet.
 
+use crate::words::u32_at;
 use std::io;
 
 const MAGIC: u16 = 0xeb9f;
@@ -130,10 +131,6 @@ impl Btf {
 
 fn u16_at(data: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*data.get(at..)?.first_chunk()?))
-}
-
-fn u32_at(data: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*data.get(at..)?.first_chunk()?))
 }
 
 #[cfg(test)]

@@ -135,17 +135,21 @@ pub struct Counts {
     pub withheld_ticks: u64,
     /// Requests (not samples) that found no room.
     pub lost_requests: u64,
-    /// Threads that were asked what their program's traceback hooks say.
+}
+
+/// Threads asked and not asked what their program's traceback hooks say, as the BPF program counted them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskedCounts {
+    /// Threads that were asked.
     pub asked: u64,
     /// Threads that had C on their stacks and were not asked, by reason.
     pub not_asked: [(NotAsked, u64); NotAsked::ALL.len()],
 }
 
 /// Why a thread was not asked what its program's traceback hooks say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NotAsked {
     /// It is exiting.
-    #[default]
     Exiting,
     /// It has the signal blocked.
     Blocked,
@@ -347,26 +351,37 @@ impl Sampler {
     /// # Errors
     /// The kernel refused to say.
     pub fn counts(&self) -> Result<Counts, Error> {
-        let read = |counter: Counter| -> Result<u64, Error> {
-            let cells = self
-                .counters
-                .get(&(counter as u32), 0)
-                .map_err(Error::map("COUNTERS"))?;
-            Ok(cells.iter().sum())
-        };
+        Ok(Counts {
+            taken: self.counter(Counter::Taken)?,
+            lost_ring_full: self.counter(Counter::LostRingFull)?,
+            lost_ticks: self.counter(Counter::LostTicks)?,
+            withheld_ticks: self.counter(Counter::WithheldTicks)?,
+            lost_requests: self.counter(Counter::LostRequests)?,
+        })
+    }
+
+    /// Who was asked what hooks say so far, and who was not, over all CPUs.
+    ///
+    /// # Errors
+    /// The kernel refused to say.
+    pub fn asked(&self) -> Result<AskedCounts, Error> {
         let mut not_asked = NotAsked::ALL.map(|reason| (reason, 0));
         for (reason, n) in &mut not_asked {
-            *n = read(reason.counter())?;
+            *n = self.counter(reason.counter())?;
         }
-        Ok(Counts {
-            taken: read(Counter::Taken)?,
-            lost_ring_full: read(Counter::LostRingFull)?,
-            lost_ticks: read(Counter::LostTicks)?,
-            withheld_ticks: read(Counter::WithheldTicks)?,
-            lost_requests: read(Counter::LostRequests)?,
-            asked: read(Counter::Asked)?,
+        Ok(AskedCounts {
+            asked: self.counter(Counter::Asked)?,
             not_asked,
         })
+    }
+
+    /// A counter, over all CPUs. A system call.
+    fn counter(&self, counter: Counter) -> Result<u64, Error> {
+        let cells = self
+            .counters
+            .get(&(counter as u32), 0)
+            .map_err(Error::map("COUNTERS"))?;
+        Ok(cells.iter().sum())
     }
 }
 

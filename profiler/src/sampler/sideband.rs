@@ -5,6 +5,7 @@
 
 mod sys;
 
+use crate::words::{u32_at, u64_at};
 use rustix::event::epoll;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -107,14 +108,6 @@ impl NewCode {
             time_ns: u64_at(record, record.len().checked_sub(8)?)?,
         })
     }
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use crate::addr::Svma;
 use crate::gopclntab::fixtures::{Build, FORMS};
 use crate::gopclntab::locate::MAGIC;
-use crate::gopclntab::{Error, Pclntab, u32_at, u64_at};
+use crate::gopclntab::{Error, Pclntab};
+use crate::words::{u32_at, u64_at};
 use bytes::Bytes;
 use std::ops::Range;
 

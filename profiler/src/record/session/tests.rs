@@ -45,7 +45,7 @@ fn target(folder: &tempfile::TempDir) -> (Child, BufReader<std::process::ChildSt
 type Places = BTreeMap<(u32, u64), u64>;
 
 /// Asks the threads of `pid` for a while: the places of the samples that asked, and the counts.
-async fn ask(pid: u32, per_window: u32, time: Duration) -> (Places, sampler::Counts) {
+async fn ask(pid: u32, per_window: u32, time: Duration) -> (Places, sampler::AskedCounts) {
     let mut session = Session::new(Options {
         sampling: sampler::Options {
             frequency_hz: 4999,
@@ -68,7 +68,7 @@ async fn ask(pid: u32, per_window: u32, time: Duration) -> (Places, sampler::Cou
     session.targets.ask(pid, 0, 0);
     session.sampler.stop();
     drain(&mut session, &mut asked);
-    (asked, session.sampler.counts().unwrap())
+    (asked, session.sampler.asked().unwrap())
 }
 
 fn drain(session: &mut Session, asked: &mut Places) {
