@@ -3,12 +3,14 @@
 //! * [`programs`] builds the programs to be profiled (`tests/targets`), [`target`] runs them.
 //! * [`profiler`] runs the profiler and reads what it wrote, [`folded`] and [`pprof`] parse it.
 //! * [`chain`] says which call chains are true, and judges stacks by it.
+//! * [`conformance`] brings our stacks and those of Go's own profile into one form.
 //! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave.
 //! * [`snapshot`] takes down what a process looks like, to prove that it was left alone.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub mod chain;
+pub mod conformance;
 pub mod cpu_time;
 pub mod folded;
 pub mod pprof;
