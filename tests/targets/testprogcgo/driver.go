@@ -37,6 +37,7 @@ const mark = "driver: end of round"
 //   - "profile": Go's own CPU profile of the process begins, in place of one that the program left running.
 //   - "output": what the program has printed is printed, as one line; before that, the profile ends, and its file is the
 //     first word of the line.
+//   - "pause": the same, and then nothing is done until the next line.
 func drive() {
 	program, options := cmds[os.Args[2]], os.Args[3:]
 	if slices.Contains(options, "hooks") {
@@ -81,7 +82,7 @@ func drive() {
 			if err := pprof.StartCPUProfile(profile); err != nil {
 				panic(err)
 			}
-		case "output":
+		case "output", "pause":
 			if profile != nil {
 				pprof.StopCPUProfile()
 				output = slices.Insert(output, 0, profile.Name())
@@ -90,6 +91,9 @@ func drive() {
 			}
 			fmt.Fprintln(stdout, strings.Join(output, " "))
 			output = nil
+			if request == "pause" {
+				<-requests
+			}
 		}
 	}
 	round()
