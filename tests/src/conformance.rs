@@ -46,7 +46,9 @@ pub struct Compared {
     pub ours: Counts,
     /// Those of Go's own profile.
     pub theirs: Counts,
-    /// Our samples of user code that should have an answer and have none.
+    /// Our samples with frames that hooks gave.
+    pub answered: u64,
+    /// Our samples of user code that should have some and have none.
     pub unanswered: u64,
     /// Our samples that were taken in the kernel where hooks would have had something to say.
     pub in_kernel: u64,
@@ -56,7 +58,8 @@ pub struct Compared {
 
 /// What one of our samples is.
 enum Ours {
-    Stack(String),
+    Answered(String),
+    Walked(String),
     Unanswered,
     InHandler,
 }
@@ -67,13 +70,17 @@ impl Compared {
         let mut compared = Self::default();
         let is_within = |sample: &&Sample| sample.frames.iter().any(|frame| frame.function == hooks.within);
         for sample in ours.iter().filter(is_within) {
-            let counted = match hooks.ours(&sample.frames) {
-                Ours::Stack(stack) => compared.ours.entry(stack).or_default(),
-                Ours::InHandler => &mut compared.in_handler,
-                Ours::Unanswered if sample.from_kernel => &mut compared.in_kernel,
-                Ours::Unanswered => &mut compared.unanswered,
-            };
-            *counted += sample.count;
+            let n = sample.count;
+            match hooks.ours(&sample.frames) {
+                Ours::Answered(stack) => {
+                    compared.answered += n;
+                    *compared.ours.entry(stack).or_default() += n;
+                }
+                Ours::Walked(stack) => *compared.ours.entry(stack).or_default() += n,
+                Ours::InHandler => compared.in_handler += n,
+                Ours::Unanswered if sample.from_kernel => compared.in_kernel += n,
+                Ours::Unanswered => compared.unanswered += n,
+            }
         }
         for sample in theirs.iter().filter(is_within) {
             if let Some(stack) = hooks.theirs(&sample.frames) {
@@ -99,16 +106,27 @@ impl Hooks<'_> {
                 kept.extend(run.iter().filter(|frame| !is_switch(frame)));
             } else if run.iter().all(|frame| self.is_said(frame)) {
                 kept.extend(run);
-            } else if if in_go { self.contexts && is_exported } else { self.leaf && !is_vdso(&run[0]) } {
+            } else if if in_go {
+                self.contexts && is_exported
+            } else {
+                self.leaf && !is_vdso(&run[0])
+            } {
                 return Ours::Unanswered;
             }
         }
-        Ours::Stack(self.in_one_form(&kept, 0))
+        let stack = self.in_one_form(&kept, 0);
+        match kept.iter().any(|frame| self.is_said(frame)) {
+            true => Ours::Answered(stack),
+            false => Ours::Walked(stack),
+        }
     }
 
     /// The stack in the common form; `None` if Go lost it.
     fn theirs(&self, frames: &[Frame]) -> Option<String> {
-        if frames.iter().any(|frame| frame.function == "runtime._LostExternalCode") {
+        if frames
+            .iter()
+            .any(|frame| frame.function == "runtime._LostExternalCode")
+        {
             return None;
         }
         let kept: Vec<&Frame> = frames
@@ -120,48 +138,41 @@ impl Hooks<'_> {
             })
             .filter(|frame| !is_switch(frame))
             .collect();
-        let preempted = kept.first().is_some_and(|frame| frame.function == "runtime.asyncPreempt");
+        let preempted = kept
+            .first()
+            .is_some_and(|frame| frame.function == "runtime.asyncPreempt");
         Some(self.in_one_form(&kept[usize::from(preempted)..], u64::from(!self.symbolizer)))
     }
 
     /// What holds for both: on the way between Go and C, the outer Go function is taken to be at its call of C. What is
     /// missing of addresses that hooks gave is added.
     fn in_one_form(&self, mut frames: &[&Frame], missing: u64) -> String {
-        let mut said = true;
-        if let Some(callback) = frames.iter().position(|frame| frame.function == "runtime.cgocallback")
-            && !frames[..callback].iter().any(|frame| is_exported_function(frame))
-        {
+        let callback = frames
+            .iter()
+            .position(|frame| frame.function == "runtime.cgocallback");
+        let on_the_way = callback.filter(|&at| !frames[..at].iter().any(|frame| is_exported_function(frame)));
+        if let Some(callback) = on_the_way {
             frames = &frames[callback + 1..];
-            said = false;
         }
-        let mut is_calling = false;
-        if let Some(call) = frames.iter().position(|frame| frame.function == "runtime.cgocall")
-            && frames[..call].iter().all(|frame| is_runtime(frame) || self.is_said(frame))
-        {
-            is_calling = true;
-            if frames[..call].iter().all(|frame| is_runtime(frame)) {
-                frames = &frames[call..];
-            }
-        }
-        let mut lines = Vec::new();
-        for frame in frames {
-            if self.is_said(frame) {
-                if !said {
-                    continue;
+        let is_between = |frame: &&Frame| is_runtime(frame) || self.is_said(frame);
+        let call = frames
+            .iter()
+            .position(|frame| frame.function == "runtime.cgocall")
+            .filter(|&call| frames[..call].iter().all(is_between));
+        let innermost = call.filter(|&call| frames[..call].iter().all(|frame| is_runtime(frame)));
+        let lines = frames
+            .iter()
+            .enumerate()
+            .skip(innermost.unwrap_or(0))
+            .filter(|(_, frame)| on_the_way.is_none() || !self.is_said(frame))
+            .map(|(at, frame)| match frame.function.as_str() {
+                function if Some(at) == call => function.to_owned(),
+                function if self.is_said(frame) && !self.symbolizer => {
+                    format!("{function} {:#x}", frame.address + missing)
                 }
-                if !self.symbolizer {
-                    lines.push(format!("{} {:#x}", frame.function, frame.address + missing));
-                    continue;
-                }
-            }
-            if is_calling && frame.function == "runtime.cgocall" {
-                is_calling = false;
-                lines.push(frame.function.clone());
-                continue;
-            }
-            lines.push(format!("{} {}", frame.function, frame.place));
-        }
-        lines.join("\n")
+                function => format!("{function} {}", frame.place),
+            });
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     fn is_said(&self, frame: &Frame) -> bool {
@@ -202,4 +213,127 @@ fn is_native(frame: &Frame) -> bool {
     let name = &*frame.function;
     let is_go = name == "crosscall2" || is_exported_function(frame) || name.ends_with("body");
     name.starts_with('[') || name.starts_with("0x") || !is_go && !name.contains('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Compared, Hooks};
+    use crate::pprof::{Frame, Sample};
+
+    const HOOKS: Hooks<'_> = Hooks {
+        within: "main.f",
+        frames: &["c"],
+        leaf: true,
+        contexts: true,
+        symbolizer: true,
+        context_of: |frame| frame.address / 0x100,
+    };
+
+    /// `function@address`, innermost first; the address is that of the line, too.
+    fn sample(frames: &str) -> Sample {
+        let frame = |text: &str| {
+            let (function, address) = text.split_once('@').unwrap_or((text, "0"));
+            Frame {
+                function: function.to_owned(),
+                place: format!("a.go:{address}"),
+                address: u64::from_str_radix(address, 16).unwrap(),
+            }
+        };
+        Sample {
+            count: 1,
+            frames: frames.split(' ').map(frame).collect(),
+            from_kernel: false,
+        }
+    }
+
+    fn both(hooks: &Hooks<'_>, ours: &str, theirs: &str) -> Compared {
+        Compared::new(&[sample(ours)], &[sample(theirs)], hooks)
+    }
+
+    #[test]
+    fn what_go_is_known_to_lack_or_to_add_makes_no_difference() {
+        for (ours, theirs) in [
+            // In C, as the hook says.
+            (
+                "c@1 runtime.asmcgocall runtime.cgocall@185 main.f runtime.goexit",
+                "c@1 runtime.cgocall@167 main.f",
+            ),
+            // In a callback, with a context; Go has an older one's frame after it.
+            (
+                "runtime.x main.g _cgoexp_g runtime.cgocallback crosscall2 c@200 runtime.asmcgocall runtime.cgocall@185 \
+                 main.h _cgoexp_h runtime.cgocallback crosscall2 c@100 runtime.asmcgocall runtime.cgocall@185 main.f",
+                "runtime.x main.g _cgoexp_g runtime.cgocallback c@200 runtime.systemstack_switch runtime.cgocall@185 main.h \
+                 _cgoexp_h runtime.cgocallback c@100 c@201 runtime.systemstack_switch runtime.cgocall@185 main.f",
+            ),
+            // On the way into a callback.
+            (
+                "runtime.cgocallbackg1 runtime.cgocallback crosscall2 g stub runtime.asmcgocall runtime.cgocall@185 main.f",
+                "runtime.cgocall@167 main.f",
+            ),
+            (
+                "runtime.entersyscall runtime.cgocall@167 main.f",
+                "runtime.cgocall@166 main.f",
+            ),
+            (
+                "__vdso_clock_gettime runtime.nanotime1 main.f",
+                "runtime.nanotime1 main.f",
+            ),
+            ("main.f@7", "runtime.asyncPreempt main.f@7"),
+        ] {
+            let compared = both(&HOOKS, ours, theirs);
+            assert_eq!(compared.ours, compared.theirs, "{ours}");
+            assert_eq!(compared.ours.len(), 1);
+        }
+    }
+
+    #[test]
+    fn any_other_difference_is_one() {
+        for (ours, theirs) in [
+            ("main.g@1 main.f", "main.g@2 main.f"),
+            ("main.g main.f", "main.f"),
+            (
+                "c@1 runtime.asmcgocall runtime.cgocall main.f",
+                "c@2 runtime.cgocall main.f",
+            ),
+            (
+                "main.g _cgoexp_g runtime.cgocallback crosscall2 c@200 runtime.asmcgocall runtime.cgocall@1 main.f",
+                "main.g _cgoexp_g runtime.cgocallback c@200 runtime.systemstack_switch runtime.cgocall@2 main.f",
+            ),
+        ] {
+            let compared = both(&HOOKS, ours, theirs);
+            assert_ne!(compared.ours, compared.theirs, "{ours}");
+        }
+    }
+
+    #[test]
+    fn without_a_symbolizer_addresses_are_compared_and_go_has_one_less() {
+        let hooks = Hooks {
+            symbolizer: false,
+            ..HOOKS
+        };
+        let ours = "c@11 runtime.asmcgocall runtime.cgocall main.f";
+        let compared = both(&hooks, ours, "c@10 runtime.cgocall main.f");
+        assert_eq!(compared.ours, compared.theirs);
+        let compared = both(&hooks, ours, "c@11 runtime.cgocall main.f");
+        assert_ne!(compared.ours, compared.theirs);
+    }
+
+    #[test]
+    fn samples_without_an_answer_are_counted_and_not_compared() {
+        let walked = "d stub runtime.asmcgocall runtime.cgocall main.f";
+        let compared = both(&HOOKS, walked, "runtime._LostExternalCode main.f");
+        assert_eq!((compared.unanswered, compared.answered), (1, 0));
+        assert!(compared.ours.is_empty() && compared.theirs.is_empty());
+        let kernel = Sample {
+            from_kernel: true,
+            ..sample(walked)
+        };
+        assert_eq!(Compared::new(&[kernel], &[], &HOOKS).in_kernel, 1);
+        let compared = both(&HOOKS, &format!("runtime.sigtramp {walked}"), "main.g");
+        assert_eq!(compared.in_handler, 1);
+        // A program whose hook says nothing about interrupted C has no answer to wait for.
+        let silent = Hooks { leaf: false, ..HOOKS };
+        let compared = both(&silent, walked, "runtime.cgocall main.f");
+        assert_eq!((compared.unanswered, &compared.ours), (0, &compared.theirs));
+    }
 }

@@ -100,17 +100,17 @@ fn parse_traces(text: &str) -> Result<u64> {
 /// Samples (`value value: location location …`, then lines of labels), and locations (`id: address M=mapping name
 /// file:line:column s=line`, a line for each function, the address on the first one).
 fn parse_raw(text: &str) -> Result<Vec<Sample>> {
-    let mut lines = text
-        .lines()
-        .skip_while(|line| *line != "Samples:")
-        .skip(2);
+    let mut lines = text.lines().skip_while(|line| *line != "Samples:").skip(2);
     let mut samples: Vec<(u64, Vec<u64>, bool)> = Vec::new();
     for line in lines.by_ref().take_while(|line| *line != "Locations") {
         let place = || format!("not a sample of pprof's: {line:?}");
         match line.split_once(": ") {
             Some((values, locations)) if values.split_whitespace().all(is_number) => {
                 let count = values.split_whitespace().next().with_context(place)?.parse()?;
-                let locations = locations.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+                let locations = locations
+                    .split_whitespace()
+                    .map(str::parse)
+                    .collect::<Result<_, _>>()?;
                 samples.push((count, locations, false));
             }
             _ if line.contains("mode:[kernel]") => samples.last_mut().with_context(place)?.2 = true,
@@ -131,7 +131,13 @@ fn parse_raw(text: &str) -> Result<Vec<Sample>> {
         }
         locations.entry(id).or_default().push(frame(rest.trim(), address));
     }
-    let frames = |ids: &[u64]| ids.iter().filter_map(|id| locations.get(id)).flatten().cloned().collect();
+    let frames = |ids: &[u64]| {
+        ids.iter()
+            .filter_map(|id| locations.get(id))
+            .flatten()
+            .cloned()
+            .collect()
+    };
     Ok(samples
         .into_iter()
         .map(|(count, ids, from_kernel)| Sample {

@@ -63,7 +63,11 @@ impl TestProgCgo {
             .join("tests-targets")
             .join(format!("testprogcgo-{toolchain}-{mode}"));
         let mut build = go();
-        build.current_dir(&sources).arg("build").arg("-overlay").arg(replacements);
+        build
+            .current_dir(&sources)
+            .arg("build")
+            .arg("-overlay")
+            .arg(replacements);
         match mode {
             "race" => build.arg("-race"),
             mode => build.args(["-buildmode", mode]),
