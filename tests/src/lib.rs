@@ -27,3 +27,12 @@ pub fn exclusive() -> MutexGuard<'static, ()> {
     // A test that failed leaves nothing behind that the next one could trip over.
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// The first number in the full test, `cargo xtask test --full`; else the second.
+pub fn full<T>([full, quick]: [T; 2]) -> T {
+    if std::env::var_os("PROFILER_TEST_FULL").is_some() {
+        full
+    } else {
+        quick
+    }
+}

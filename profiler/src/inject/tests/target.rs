@@ -195,9 +195,19 @@ impl Target {
         let process = self.process();
         let maps = process.maps().expect("maps");
         let leader = status(&process, self.pid());
-        let blocked = tids(&process)
+        let of_threads = |field| {
+            tids(&process)
+                .into_iter()
+                .map(move |tid| (tid, signals(&status(&self.process(), tid), field)))
+                .filter(|(tid, _)| self.workers.contains_key(tid))
+                .collect()
+        };
+        let children = tids(&process)
             .into_iter()
-            .map(|tid| (tid, signals(&status(&process, tid), "SigBlk")));
+            .filter_map(|tid| {
+                std::fs::read_to_string(format!("/proc/{}/task/{tid}/children", self.pid())).ok()
+            })
+            .collect();
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("descriptors")
             .flatten();
@@ -213,9 +223,10 @@ impl Target {
                 .lines()
                 .find(|line| line.starts_with("TracerPid"))
                 .map(str::to_owned),
-            blocked: blocked
-                .filter(|(tid, _)| self.workers.contains_key(tid))
-                .collect(),
+            blocked: of_threads("SigBlk"),
+            pending: of_threads("SigPnd"),
+            pending_for_all: signals(&leader, "ShdPnd"),
+            children,
             descriptors: descriptors
                 .map(|entry| (entry.file_name(), std::fs::read_link(entry.path()).ok()))
                 .map(|entry| format!("{entry:?}"))
@@ -256,6 +267,9 @@ pub(super) struct State {
     pub(super) ignored: u64,
     tracer: Option<String>,
     blocked: BTreeMap<u32, u64>,
+    pending: BTreeMap<u32, u64>,
+    pending_for_all: u64,
+    children: String,
     descriptors: BTreeSet<String>,
 }
 
