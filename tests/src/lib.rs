@@ -4,6 +4,7 @@
 //! * [`profiler`] runs the profiler and reads what it wrote, [`folded`] and [`pprof`] parse it.
 //! * [`chain`] says which call chains are true, and judges stacks by it.
 //! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave.
+//! * [`harm`] records a program that is easily harmed.
 //! * [`snapshot`] takes down what a process looks like, to prove that it was left alone.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub mod chain;
 pub mod cpu_time;
 pub mod folded;
+pub mod harm;
 pub mod pprof;
 pub mod profiler;
 pub mod programs;
