@@ -4,6 +4,7 @@
 //! * [`profiler`] runs the profiler and reads what it wrote, [`folded`] and [`pprof`] parse it.
 //! * [`chain`] says which call chains are true, and judges stacks by it.
 //! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave.
+//! * [`harm`] records a program that is easily harmed.
 //! * [`snapshot`] takes down what a process looks like, to prove that it was left alone.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub mod chain;
 pub mod cpu_time;
 pub mod folded;
+pub mod harm;
 pub mod pprof;
 pub mod profiler;
 pub mod programs;
@@ -26,4 +28,13 @@ pub fn exclusive() -> MutexGuard<'static, ()> {
     static RUNNING: Mutex<()> = Mutex::new(());
     // A test that failed leaves nothing behind that the next one could trip over.
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first number in the full test, `cargo xtask test --full`; else the second.
+pub fn full<T>([full, quick]: [T; 2]) -> T {
+    if std::env::var_os("PROFILER_TEST_FULL").is_some() {
+        full
+    } else {
+        quick
+    }
 }
