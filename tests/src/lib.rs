@@ -2,6 +2,7 @@
 //!
 //! * [`programs`] builds the programs to be profiled (`tests/targets`), [`target`] runs them.
 //! * [`profiler`] runs the profiler and reads what it wrote, [`folded`] and [`pprof`] parse it.
+//! * [`comparable`] makes our stacks and those of Go's own profile comparable, [`functions`] finds functions without names.
 //! * [`chain`] says which call chains are true, and judges stacks by it.
 //! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave.
 //! * [`snapshot`] takes down what a process looks like, to prove that it was left alone.
@@ -9,8 +10,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub mod chain;
+pub mod comparable;
 pub mod cpu_time;
 pub mod folded;
+pub mod functions;
 pub mod pprof;
 pub mod profiler;
 pub mod programs;
