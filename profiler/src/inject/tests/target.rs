@@ -2,8 +2,6 @@
 
 use crate::addr::{Avma, Svma};
 use crate::gopclntab::Pclntab;
-use crate::inject::preflight::{signals, status};
-use crate::inject::thread::tids;
 use crate::inject::{Accept, Plan};
 use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
@@ -194,10 +192,11 @@ impl Target {
     pub(super) fn state(&self) -> State {
         let process = self.process();
         let maps = process.maps().expect("maps");
-        let leader = status(&process, self.pid());
-        let blocked = tids(&process)
+        let leader = process.status(self.pid()).expect("it runs");
+        let blocked = process
+            .tids()
             .into_iter()
-            .map(|tid| (tid, signals(&status(&process, tid), "SigBlk")));
+            .filter_map(|tid| Some((tid, process.status(tid)?.blocked)));
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("descriptors")
             .flatten();
@@ -207,12 +206,9 @@ impl Target {
                 .filter(|map| map.executable || map.name.contains("memfd"))
                 .map(|map| (map.start, map.end, map.name.clone()))
                 .collect(),
-            caught: signals(&leader, "SigCgt"),
-            ignored: signals(&leader, "SigIgn"),
-            tracer: leader
-                .lines()
-                .find(|line| line.starts_with("TracerPid"))
-                .map(str::to_owned),
+            caught: leader.caught,
+            ignored: leader.ignored,
+            tracer: leader.tracer,
             blocked: blocked
                 .filter(|(tid, _)| self.workers.contains_key(tid))
                 .collect(),
@@ -254,7 +250,7 @@ pub(super) struct State {
     executable: BTreeSet<(u64, u64, String)>,
     pub(super) caught: u64,
     pub(super) ignored: u64,
-    tracer: Option<String>,
+    tracer: u32,
     blocked: BTreeMap<u32, u64>,
     descriptors: BTreeSet<String>,
 }
