@@ -2,7 +2,7 @@
 
 use crate::addr::{Avma, Svma};
 use crate::gopclntab::Pclntab;
-use crate::inject::preflight::{signals, status};
+use crate::inject::preflight::{field, signals, status};
 use crate::inject::thread::tids;
 use crate::inject::{Accept, Plan};
 use crate::target::go::{GoRuntime, TlsG};
@@ -10,6 +10,7 @@ use crate::target::process::Process;
 use bytes::Bytes;
 use nix::libc;
 use object::{Object, ObjectSymbol};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -151,6 +152,33 @@ impl Target {
             .expect("its memory")
             .write_all_at(&value.to_le_bytes(), self.variable(name).0);
         written.expect("it can be written");
+    }
+
+    /// Stops all its threads.
+    pub(super) fn stop(&self) {
+        self.kill(Signal::STOP);
+        let process = self.process();
+        let is_stopped = |tid| field(&status(&process, tid), "State").is_some_and(|s| s.starts_with('T'));
+        while !tids(&process).into_iter().all(is_stopped) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether `signal` waits for each worker.
+    pub(super) fn all_have_pending(&self, signal: u32) -> bool {
+        let process = self.process();
+        let is_pending = |&tid: &u32| signals(&status(&process, tid), "SigPnd") & 1 << (signal - 1) != 0;
+        self.workers.keys().all(is_pending)
+    }
+
+    /// Lets them go on.
+    pub(super) fn go_on(&self) {
+        self.kill(Signal::CONT);
+    }
+
+    fn kill(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().cast_signed()).expect("an id");
+        kill_process(pid, signal).expect("it is ours");
     }
 
     /// Sends `signal` to a thread, as the kernel would.
@@ -305,6 +333,7 @@ pub(super) fn plan(pid: u32) -> Plan {
         .into_iter()
         .filter_map(address)
         .collect(),
+        async_preempt: address("runtime.asyncPreempt.abi0").or_else(|| address("runtime.asyncPreempt")),
         accept: ACCEPT,
     }
 }
