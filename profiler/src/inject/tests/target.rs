@@ -2,8 +2,6 @@
 
 use crate::addr::{Avma, Svma};
 use crate::gopclntab::Pclntab;
-use crate::inject::preflight::{field, signals, status};
-use crate::inject::thread::tids;
 use crate::inject::{Accept, Plan};
 use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
@@ -158,8 +156,8 @@ impl Target {
     pub(super) fn stop(&self) {
         self.kill(Signal::STOP);
         let process = self.process();
-        let is_stopped = |tid| field(&status(&process, tid), "State").is_some_and(|s| s.starts_with('T'));
-        while !tids(&process).into_iter().all(is_stopped) {
+        let is_stopped = |tid| process.status(tid).is_some_and(|status| status.is_stopped());
+        while !process.tids().into_iter().all(is_stopped) {
             std::thread::yield_now();
         }
     }
@@ -167,8 +165,8 @@ impl Target {
     /// Whether `signal` waits for each worker.
     pub(super) fn all_have_pending(&self, signal: u32) -> bool {
         let process = self.process();
-        let is_pending = |&tid: &u32| signals(&status(&process, tid), "SigPnd") & 1 << (signal - 1) != 0;
-        self.workers.keys().all(is_pending)
+        let pending = |&tid: &u32| process.status(tid).map_or(0, |status| status.pending);
+        self.workers.keys().all(|tid| pending(tid) & 1 << (signal - 1) != 0)
     }
 
     /// Lets them go on.
@@ -222,10 +220,11 @@ impl Target {
     pub(super) fn state(&self) -> State {
         let process = self.process();
         let maps = process.maps().expect("maps");
-        let leader = status(&process, self.pid());
-        let blocked = tids(&process)
+        let leader = process.status(self.pid()).expect("it runs");
+        let blocked = process
+            .tids()
             .into_iter()
-            .map(|tid| (tid, signals(&status(&process, tid), "SigBlk")));
+            .filter_map(|tid| Some((tid, process.status(tid)?.blocked)));
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("descriptors")
             .flatten();
@@ -235,12 +234,9 @@ impl Target {
                 .filter(|map| map.executable || map.name.contains("memfd"))
                 .map(|map| (map.start, map.end, map.name.clone()))
                 .collect(),
-            caught: signals(&leader, "SigCgt"),
-            ignored: signals(&leader, "SigIgn"),
-            tracer: leader
-                .lines()
-                .find(|line| line.starts_with("TracerPid"))
-                .map(str::to_owned),
+            caught: leader.caught,
+            ignored: leader.ignored,
+            tracer: leader.tracer,
             blocked: blocked
                 .filter(|(tid, _)| self.workers.contains_key(tid))
                 .collect(),
@@ -282,7 +278,7 @@ pub(super) struct State {
     executable: BTreeSet<(u64, u64, String)>,
     pub(super) caught: u64,
     pub(super) ignored: u64,
-    tracer: Option<String>,
+    tracer: u32,
     blocked: BTreeMap<u32, u64>,
     descriptors: BTreeSet<String>,
 }
