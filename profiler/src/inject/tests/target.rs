@@ -166,7 +166,9 @@ impl Target {
     pub(super) fn all_have_pending(&self, signal: u32) -> bool {
         let process = self.process();
         let pending = |&tid: &u32| process.status(tid).map_or(0, |status| status.pending);
-        self.workers.keys().all(|tid| pending(tid) & 1 << (signal - 1) != 0)
+        self.workers
+            .keys()
+            .all(|tid| pending(tid) & 1 << (signal - 1) != 0)
     }
 
     /// Lets them go on.
