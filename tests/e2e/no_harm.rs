@@ -155,6 +155,7 @@ fn asked(programs: &TestProgCgo, names: &[&str], hooks: &str) -> Result<()> {
         let mut command = programs.driven(name, Driven::WithHooks);
         command
             .stderr(fs::File::create(&errors)?)
+            .env("TMPDIR", folder.path())
             .env("RUNTIME_TEST_SHORT", "1");
         let mut target = Target::start(command).with_context(|| name.to_owned())?;
         paused(&mut target, name)?;
@@ -174,7 +175,9 @@ fn asked(programs: &TestProgCgo, names: &[&str], hooks: &str) -> Result<()> {
     for (name, mut target, errors, before) in running {
         paused(&mut target, name).with_context(|| fs::read_to_string(&errors).unwrap_or_default())?;
         let after = Snapshot::take(target.pid())?;
-        let differences = before.differences(&after, Freedom::GoRuntime);
+        let mut differences = before.differences(&after, Freedom::GoRuntime);
+        // Go deletes its own profile's timer of a thread when that runs Go code again (runtime/proc.go, `execute`).
+        differences.retain(|difference| !difference.contains("setting timers"));
         ensure!(
             differences.is_empty(),
             "{name} is not as it was:\n{}",
