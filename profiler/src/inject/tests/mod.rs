@@ -266,7 +266,7 @@ fn two_hundred_cycles_leave_nothing_while_signals_rain_on_every_thread() {
         scope.spawn(|| {
             // Go has a handler for all signals and does nothing about this one, but on threads that it does not know.
             while !is_over.load(Relaxed) {
-                let tids = super::thread::tids(&target.process());
+                let tids = target.process().tids();
                 for tid in tids.into_iter().filter(|&tid| tid != target.stranger) {
                     let _ = target.send(tid, 50, 0);
                 }

@@ -2,8 +2,6 @@
 
 use crate::addr::{Avma, Svma};
 use crate::gopclntab::Pclntab;
-use crate::inject::preflight::{signals, status};
-use crate::inject::thread::tids;
 use crate::inject::{Accept, Plan};
 use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
@@ -137,9 +135,7 @@ impl Target {
 
     /// Where its variable `name` is.
     pub(super) fn variable(&self, name: &str) -> Avma {
-        let data = std::fs::read(format!("/proc/{}/exe", self.pid())).expect("the program");
-        let object = object::File::parse(&*data).expect("an ELF file");
-        Avma(object.symbol_by_name(name).expect("a symbol").address())
+        symbol(self.pid(), name)
     }
 
     /// Sets its variable `name`, an int.
@@ -194,10 +190,11 @@ impl Target {
     pub(super) fn state(&self) -> State {
         let process = self.process();
         let maps = process.maps().expect("maps");
-        let leader = status(&process, self.pid());
-        let blocked = tids(&process)
+        let leader = process.status(self.pid()).expect("it runs");
+        let blocked = process
+            .tids()
             .into_iter()
-            .map(|tid| (tid, signals(&status(&process, tid), "SigBlk")));
+            .filter_map(|tid| Some((tid, process.status(tid)?.blocked)));
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("descriptors")
             .flatten();
@@ -207,12 +204,9 @@ impl Target {
                 .filter(|map| map.executable || map.name.contains("memfd"))
                 .map(|map| (map.start, map.end, map.name.clone()))
                 .collect(),
-            caught: signals(&leader, "SigCgt"),
-            ignored: signals(&leader, "SigIgn"),
-            tracer: leader
-                .lines()
-                .find(|line| line.starts_with("TracerPid"))
-                .map(str::to_owned),
+            caught: leader.caught,
+            ignored: leader.ignored,
+            tracer: leader.tracer,
             blocked: blocked
                 .filter(|(tid, _)| self.workers.contains_key(tid))
                 .collect(),
@@ -220,8 +214,16 @@ impl Target {
                 .map(|entry| (entry.file_name(), std::fs::read_link(entry.path()).ok()))
                 .map(|entry| format!("{entry:?}"))
                 .collect(),
+            children: process.tids().into_iter().flat_map(children_of).collect(),
         }
     }
+}
+
+/// Where `name` is in the program of process `pid`.
+pub(super) fn symbol(pid: u32, name: &str) -> Avma {
+    let data = std::fs::read(format!("/proc/{pid}/exe")).expect("the program");
+    let object = object::File::parse(&*data).expect("an ELF file");
+    Avma(object.symbol_by_name(name).expect("a symbol").address())
 }
 
 /// Reads who works on which thread; the stranger comes apart.
@@ -254,9 +256,11 @@ pub(super) struct State {
     executable: BTreeSet<(u64, u64, String)>,
     pub(super) caught: u64,
     pub(super) ignored: u64,
-    tracer: Option<String>,
+    tracer: u32,
     blocked: BTreeMap<u32, u64>,
     descriptors: BTreeSet<String>,
+    /// The dead included.
+    children: BTreeSet<String>,
 }
 
 /// What the symbols of the running program say.
@@ -309,6 +313,13 @@ pub(super) fn plan(pid: u32) -> Plan {
         .collect(),
         accept: ACCEPT,
     }
+}
+
+/// The children of a thread.
+fn children_of(tid: u32) -> Vec<String> {
+    let list = std::fs::read_to_string(format!("/proc/{tid}/task/{tid}/children"));
+    let words = |list: String| list.split_whitespace().map(str::to_owned).collect();
+    list.map(words).unwrap_or_default()
 }
 
 fn errno_location(pid: u32) -> Avma {
