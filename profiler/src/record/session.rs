@@ -94,12 +94,13 @@ impl Session {
         }
         let reason = match self.hooks.engage(&self.targets, pid) {
             Ok(true) => {
-                if let Ok(Some(plan)) = self.targets.plan(pid) {
-                    self.naming.watch(pid, plan);
-                }
+                self.watch_names();
                 return Ok(());
             }
-            Ok(false) => "it has registered no traceback function".to_owned(),
+            Ok(false) => {
+                self.hooks.wait_for(pid);
+                "it has registered no traceback function".to_owned()
+            }
             Err(reason) => reason,
         };
         if self.options.hooks == HookMode::Require {
@@ -109,6 +110,17 @@ impl Session {
             "the traceback hooks of process {pid} are not honoured: {reason}"
         ));
         Ok(())
+    }
+
+    /// What the hooks of a process give is to be named, from the moment that they are honoured.
+    fn watch_names(&mut self) {
+        for pid in self.hooks.pids() {
+            if self.naming.program(pid).is_none()
+                && let Ok(Some(plan)) = self.targets.plan(pid)
+            {
+                self.naming.watch(pid, plan);
+            }
+        }
     }
 
     /// Starts to sample.
@@ -137,8 +149,7 @@ impl Session {
         let ring = self.sampler.readiness().map_err(Error::Wait)?;
         let remapped = self.sampler.remapped_readiness().map_err(Error::Wait)?;
         // The helper has room for the answers of a moment only.
-        let pause = if self.hooks.is_engaged() { FETCH } else { TICK };
-        let mut fetch = tokio::time::interval(pause);
+        let mut fetch = tokio::time::interval(FETCH);
         fetch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -156,6 +167,8 @@ impl Session {
                     if !self.targets.tick() {
                         break Ended::TargetsGone;
                     }
+                    self.hooks.tick(&mut self.targets);
+                    self.watch_names();
                     self.naming.tick(&self.collected);
                     let counts = self.sampler.counts()?;
                     let lost = counts.lost_ring_full + counts.lost_ticks;
@@ -280,6 +293,10 @@ impl Session {
             self.targets.forked(child, parent);
         }
         for pid in execs {
+            let (naming, collected) = (&self.naming, &mut self.collected);
+            self.hooks.execed(pid, &self.targets, |targets, bytes, answer| {
+                add_joined(collected, targets, naming, &bytes, answer.as_ref());
+            });
             self.naming.replaced(pid);
             self.targets.execed(pid)?;
         }
