@@ -242,6 +242,11 @@ impl Summary {
         self.number("/samples/complete")
     }
 
+    /// Samples that the profiler had no room for.
+    pub fn without_room(&self) -> Result<u64> {
+        self.number("/lost/ring_full")
+    }
+
     /// Samples that are not in the profile.
     pub fn lost(&self) -> Result<u64> {
         self.number("/lost/total")
