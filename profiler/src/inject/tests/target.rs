@@ -5,6 +5,7 @@ use crate::gopclntab::Pclntab;
 use crate::inject::{Accept, Plan};
 use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
+use crate::target::status::Status;
 use bytes::Bytes;
 use nix::libc;
 use object::{Object, ObjectSymbol};
@@ -223,10 +224,21 @@ impl Target {
         let process = self.process();
         let maps = process.maps().expect("maps");
         let leader = process.status(self.pid()).expect("it runs");
-        let blocked = process
+        let of_threads = |set: fn(&Status) -> u64| {
+            process
+                .tids()
+                .into_iter()
+                .filter(|tid| self.workers.contains_key(tid))
+                .filter_map(|tid| Some((tid, set(&process.status(tid)?))))
+                .collect()
+        };
+        let children = process
             .tids()
             .into_iter()
-            .filter_map(|tid| Some((tid, process.status(tid)?.blocked)));
+            .filter_map(|tid| {
+                std::fs::read_to_string(format!("/proc/{}/task/{tid}/children", self.pid())).ok()
+            })
+            .collect();
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("descriptors")
             .flatten();
@@ -239,9 +251,9 @@ impl Target {
             caught: leader.caught,
             ignored: leader.ignored,
             tracer: leader.tracer,
-            blocked: blocked
-                .filter(|(tid, _)| self.workers.contains_key(tid))
-                .collect(),
+            blocked: of_threads(|status| status.blocked),
+            pending: of_threads(|status| status.pending),
+            children,
             descriptors: descriptors
                 .map(|entry| (entry.file_name(), std::fs::read_link(entry.path()).ok()))
                 .map(|entry| format!("{entry:?}"))
@@ -282,6 +294,8 @@ pub(super) struct State {
     pub(super) ignored: u64,
     tracer: u32,
     blocked: BTreeMap<u32, u64>,
+    pending: BTreeMap<u32, u64>,
+    children: String,
     descriptors: BTreeSet<String>,
 }
 
