@@ -58,8 +58,8 @@ static void hook_traceback(struct traceback_arg *arg) {
 		arg->buf[0] = (uintptr_t)((const ucontext_t *)arg->sig_context)->uc_mcontext.gregs[REG_RIP];
 		arg->buf[1] = 0x7000100;
 	}
-	misbehave(arg);
 	errno = ENOTNAM;
+	misbehave(arg);
 }
 
 static void hook_context(struct context_arg *arg) {
