@@ -1,5 +1,11 @@
 //! What was typed.
 
+mod host;
+mod saved;
+
+pub use host::{Completions, Doctor, Man};
+pub use saved::{Convert, Flamegraph, Report, Sort};
+
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use profiler::compare::{self, report};
@@ -20,12 +26,24 @@ pub struct Cli {
 pub enum Command {
     /// Record running processes, or a command from its first instruction.
     Record(Record),
-    /// Show what is in a running process: Go runtime, traceback hooks, unwind rules.
-    Inspect(Inspect),
+    /// Print the hottest functions of a saved profile, or its call tree.
+    Report(Report),
+    /// Draw the flame graph of a saved profile.
+    Flamegraph(Flamegraph),
+    /// Write a saved profile in another format.
+    Convert(Convert),
     /// Show what changed between two sets of profiles.
     Diff(Diff),
     /// Decide whether code got slower, from several profiles of each version; made for CI.
     Check(Check),
+    /// Show what is in a running process: Go runtime, traceback hooks, unwind rules.
+    Inspect(Inspect),
+    /// Show what this host allows, and what to do about the rest.
+    Doctor(Doctor),
+    /// Print the completions of a shell.
+    Completions(Completions),
+    /// Print the manual page, or write those of all commands.
+    Man(Man),
 }
 
 /// Samples the stacks of the targets until Ctrl-C, SIGTERM, the end of the duration or the end of the last target,
@@ -53,7 +71,8 @@ pub struct Record {
     pub duration: Option<std::time::Duration>,
 
     /// File to write; may be given several times. The extension says the format: .svg (flame graph), .pb.gz
-    /// (pprof), .folded (folded stacks). Without it: profile.pb.gz and flamegraph.svg.
+    /// (pprof), .folded (folded stacks), .json or .json.gz (Firefox Profiler), .speedscope.json (speedscope). Without
+    /// it: profile.pb.gz and flamegraph.svg.
     #[arg(short, long = "output", value_name = "FILE", num_args = 1..)]
     pub outputs: Vec<PathBuf>,
 

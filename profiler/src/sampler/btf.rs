@@ -18,6 +18,7 @@ mod kind {
     pub(super) const STRUCT: u32 = 4;
     pub(super) const UNION: u32 = 5;
     pub(super) const ENUM: u32 = 6;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -91,6 +92,28 @@ impl Btf {
         Some(offset)
     }
 
+    /// Whether one of the kernel's enumerations has a constant of this name.
+    pub fn has_enumerator(&self, name: &str) -> bool {
+        self.types.iter().any(|&at| {
+            let info = u32_at(&self.data, at + 4).unwrap_or(0);
+            let size = match info >> 24 & 31 {
+                kind::ENUM => 8,
+                kind::ENUM64 => 12,
+                _ => return false,
+            };
+            (0..(info & 0xffff) as usize).any(|i| self.name(at + 12 + i * size) == Some(name.as_bytes()))
+        })
+    }
+
+    /// Whether the kernel has a function of this name that is in its type information, as all are that BPF programs
+    /// may call.
+    pub fn has_function(&self, name: &str) -> bool {
+        self.types.iter().any(|&at| {
+            u32_at(&self.data, at + 4).is_some_and(|info| info >> 24 & 31 == kind::FUNC)
+                && self.name(at) == Some(name.as_bytes())
+        })
+    }
+
     /// Offset in bits and type of a member of the struct or union whose record is at `at`.
     fn member(&self, at: usize, field: &str, depth: usize) -> Option<(u32, u32)> {
         if depth > MAX_DEPTH {
@@ -150,6 +173,15 @@ mod tests {
         assert!(fsbase > thread);
         assert_eq!(btf.field_offset("task_struct", &["no_such_field"]), None);
         assert_eq!(btf.field_offset("no_such_struct", &["pid"]), None);
+    }
+
+    #[test]
+    fn helpers_and_functions_of_the_kernel_are_known_by_name() {
+        let btf = Btf::of_kernel().expect("this kernel has BTF");
+        assert!(btf.has_enumerator("BPF_FUNC_map_lookup_elem"));
+        assert!(!btf.has_enumerator("BPF_FUNC_no_such_helper"));
+        assert!(btf.has_function("bpf_prog_load") || btf.has_function("bpf_prog_alloc"));
+        assert!(!btf.has_function("no_such_function"));
     }
 
     #[test]
