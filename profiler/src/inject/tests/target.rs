@@ -2,11 +2,10 @@
 
 use crate::addr::{Avma, Svma};
 use crate::gopclntab::Pclntab;
-use crate::inject::preflight::{signals, status};
-use crate::inject::thread::tids;
 use crate::inject::{Accept, Plan};
 use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
+use crate::target::status::Status;
 use bytes::Bytes;
 use nix::libc;
 use object::{Object, ObjectSymbol};
@@ -194,10 +193,22 @@ impl Target {
     pub(super) fn state(&self) -> State {
         let process = self.process();
         let maps = process.maps().expect("maps");
-        let leader = status(&process, self.pid());
-        let blocked = tids(&process)
+        let leader = process.status(self.pid()).expect("it runs");
+        let of_threads = |set: fn(&Status) -> u64| {
+            process
+                .tids()
+                .into_iter()
+                .filter(|tid| self.workers.contains_key(tid))
+                .filter_map(|tid| Some((tid, set(&process.status(tid)?))))
+                .collect()
+        };
+        let children = process
+            .tids()
             .into_iter()
-            .map(|tid| (tid, signals(&status(&process, tid), "SigBlk")));
+            .filter_map(|tid| {
+                std::fs::read_to_string(format!("/proc/{}/task/{tid}/children", self.pid())).ok()
+            })
+            .collect();
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("descriptors")
             .flatten();
@@ -207,15 +218,12 @@ impl Target {
                 .filter(|map| map.executable || map.name.contains("memfd"))
                 .map(|map| (map.start, map.end, map.name.clone()))
                 .collect(),
-            caught: signals(&leader, "SigCgt"),
-            ignored: signals(&leader, "SigIgn"),
-            tracer: leader
-                .lines()
-                .find(|line| line.starts_with("TracerPid"))
-                .map(str::to_owned),
-            blocked: blocked
-                .filter(|(tid, _)| self.workers.contains_key(tid))
-                .collect(),
+            caught: leader.caught,
+            ignored: leader.ignored,
+            tracer: leader.tracer,
+            blocked: of_threads(|status| status.blocked),
+            pending: of_threads(|status| status.pending),
+            children,
             descriptors: descriptors
                 .map(|entry| (entry.file_name(), std::fs::read_link(entry.path()).ok()))
                 .map(|entry| format!("{entry:?}"))
@@ -254,8 +262,10 @@ pub(super) struct State {
     executable: BTreeSet<(u64, u64, String)>,
     pub(super) caught: u64,
     pub(super) ignored: u64,
-    tracer: Option<String>,
+    tracer: u32,
     blocked: BTreeMap<u32, u64>,
+    pending: BTreeMap<u32, u64>,
+    children: String,
     descriptors: BTreeSet<String>,
 }
 
