@@ -22,30 +22,23 @@ pub struct Cli {
     pub command: Command,
 }
 
+// The first paragraph of each is its line in the list of commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Record running processes, or a command from its first instruction.
     Record(Record),
-    /// Print the hottest functions of a saved profile, or its call tree.
     Report(Report),
-    /// Draw the flame graph of a saved profile.
     Flamegraph(Flamegraph),
-    /// Write a saved profile in another format.
     Convert(Convert),
-    /// Show what changed between two sets of profiles.
     Diff(Diff),
-    /// Decide whether code got slower, from several profiles of each version; made for CI.
     Check(Check),
-    /// Show what is in a running process: Go runtime, traceback hooks, unwind rules.
     Inspect(Inspect),
-    /// Show what this host allows, and what to do about the rest.
     Doctor(Doctor),
-    /// Print the completions of a shell.
     Completions(Completions),
-    /// Print the manual page, or write those of all commands.
     Man(Man),
 }
 
+/// Record running processes, or a command from its first instruction.
+///
 /// Samples the stacks of the targets until Ctrl-C, SIGTERM, the end of the duration or the end of the last target,
 /// then writes the files.
 #[derive(Debug, Args)]
@@ -123,6 +116,8 @@ impl From<Hooks> for HookMode {
     }
 }
 
+/// Show what is in a running process: Go runtime, traceback hooks, unwind rules.
+///
 /// Looks at a process, without touching it: its Go runtime, the traceback hooks that it registered with
 /// runtime.SetCgoTraceback and the contexts that are live, how much of its code has unwind rules, and whether its
 /// hooks can be honoured.
@@ -143,6 +138,8 @@ pub struct Inspect {
     pub json: bool,
 }
 
+/// Show what changed between two sets of profiles.
+///
 /// Shows what changed between two profiles, or between two sets of them, by function and by stack, the largest change
 /// first. Nothing is judged: see `profiler check`.
 ///
@@ -177,6 +174,8 @@ pub struct Diff {
     pub top: usize,
 }
 
+/// Decide whether code got slower, from several profiles of each version; made for CI.
+///
 /// Decides whether the candidate got slower than the baseline. Several runs of each are needed, of the same work on the
 /// same host: at least 3, 8 are good. Runs of unchanged code differ, and only from several can it be known by how much.
 ///

@@ -117,7 +117,10 @@ fn samples_can_be_selected_and_shares_stay_those_of_all() {
         text.contains("55 of 100 samples (55.0 %): threads named \"serv\" stacks with \"rend\"; shares are of all samples\n"),
         "{text}"
     );
-    assert!(text.contains("  15 15.0 %     15 15.0 %  C/C++          parse\n"), "{text}");
+    assert!(
+        text.contains("  15 15.0 %     15 15.0 %  C/C++          parse\n"),
+        "{text}"
+    );
     assert!(!text.contains("lost"), "{text}");
 }
 

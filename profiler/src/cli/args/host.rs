@@ -4,6 +4,8 @@ use clap::Args;
 use clap_complete::Shell;
 use std::path::PathBuf;
 
+/// Show what this host allows, and what to do about the rest.
+///
 /// Looks at what a recording needs of this host (kernel, capabilities, settings, clocks) and what makes it better, and
 /// says for each lack what to do. Changes nothing. As root it loads the BPF program and starts the sampling clock for
 /// a moment, with no target, to see that it works.
@@ -16,7 +18,7 @@ pub struct Doctor {
     pub json: bool,
 }
 
-/// Prints what a shell has to load to complete our options.
+/// Print what a shell has to load to complete our options.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +31,7 @@ pub struct Completions {
     pub shell: Shell,
 }
 
-/// Prints the manual page of profiler, or writes it and one for each command to a directory.
+/// Print the manual page, or write it and one for each command to a directory.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
-/// Prints where the time went: the hottest functions, or with --tree who called them.
+/// Print the hottest functions of a saved profile, or its call tree.
 ///
 /// `self` is time in the function itself, `total` includes what it called; shares are of all samples in the files. Any
 /// pprof CPU profile can be read, also those of Go's runtime/pprof and of other profilers, and folded stacks.
@@ -55,7 +55,9 @@ pub enum Sort {
     Total,
 }
 
-/// Draws the flame graph of a saved profile: the one that `record -o OUT.svg` draws of the same samples.
+/// Draw the flame graph of a saved profile.
+///
+/// It is the one that `record -o OUT.svg` draws of the same samples.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -72,7 +74,9 @@ pub struct Flamegraph {
     pub output: PathBuf,
 }
 
-/// Writes a saved profile in another format, which the extension of OUT says: .svg (flame graph), .pb.gz (pprof),
+/// Write a saved profile in another format.
+///
+/// The extension of OUT says which: .svg (flame graph), .pb.gz (pprof),
 /// .folded (folded stacks), .json or .json.gz (Firefox Profiler), .speedscope.json (speedscope).
 #[derive(Debug, Args)]
 #[command(after_help = "\
