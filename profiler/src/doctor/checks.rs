@@ -302,16 +302,21 @@ fn seccomp(host: &Host) -> Check {
 }
 
 fn send_signal_task(host: &Host) -> Check {
-    let found = match &host.features {
-        Err(_) => "not known without BTF",
-        Ok(features) if features.send_signal_task => {
-            "the kernel has it: answers of hooks could carry a cookie"
-        }
-        Ok(_) => {
-            "the kernel does not have it (Linux 6.13 does): answers of hooks are known by thread and instruction"
-        }
-    };
-    check("bpf_send_signal_task", State::Note, found)
+    const NAME: &str = "bpf_send_signal_task";
+    match &host.features {
+        Err(_) => check(NAME, State::Open, "not known without BTF"),
+        Ok(features) if features.send_signal_task => check(
+            NAME,
+            State::Good,
+            "an answer of a hook says which sample it is for",
+        ),
+        Ok(_) => check(
+            NAME,
+            State::Lacks,
+            "none: which sample an answer of a hook is for is told by its thread and instruction",
+        )
+        .remedy("Linux 6.13, if hooks are asked"),
+    }
 }
 
 fn sysctl_note(host: &Host, name: &'static str, sysctl: &'static str) -> Check {

@@ -183,7 +183,7 @@ fn features() -> io::Result<Features> {
             .into_iter()
             .filter(|(helper, _)| !btf.has_enumerator(helper))
             .collect(),
-        send_signal_task: btf.has_function(SEND_SIGNAL_TASK),
+        send_signal_task: btf.function(SEND_SIGNAL_TASK).is_some(),
     })
 }
 

@@ -9,7 +9,7 @@ fn good() -> Host {
         seccomp: false,
         features: Ok(Features {
             missing_helpers: Vec::new(),
-            send_signal_task: false,
+            send_signal_task: true,
         }),
         lockdown: Some("none".to_owned()),
         sysctls: SYSCTLS.into_iter().zip([100_000, 3, 2, 0, 1, 1]).collect(),
@@ -61,7 +61,7 @@ fn what_recordings_need_fails_with_a_remedy() {
     assert_eq!(
         findings(|h| h.features = Ok(Features {
             missing_helpers: vec![HELPERS[5]],
-            send_signal_task: false
+            send_signal_task: true
         })),
         fails("bpf_helpers")
     );
@@ -77,7 +77,11 @@ fn what_recordings_need_fails_with_a_remedy() {
     );
     assert_eq!(
         findings(|h| h.features = Err("No such file or directory".to_owned())),
-        [("btf", State::Fails), ("bpf_helpers", State::Open)]
+        [
+            ("btf", State::Fails),
+            ("bpf_helpers", State::Open),
+            ("bpf_send_signal_task", State::Open)
+        ]
     );
 }
 
@@ -91,6 +95,10 @@ fn what_makes_recordings_worse_does_not_prevent_them() {
     assert_eq!(
         findings(|h| h.clocksource = Some("hpet".to_owned())),
         lacks("clock")
+    );
+    assert_eq!(
+        findings(|h| h.features = Ok(Features::default())),
+        lacks("bpf_send_signal_task")
     );
     assert_eq!(findings(|h| h.cgroup2 = None), lacks("cgroup2"));
     assert_eq!(findings(|h| h.hosts_pids = Some(false)), lacks("pid_namespace"));

@@ -1,6 +1,7 @@
-//! Where a field is in a struct of the running kernel, from its BTF (Documentation/bpf/btf.rst).
+//! Where a field is in a struct of the running kernel, and which functions it has, from its BTF
+//! (Documentation/bpf/btf.rst).
 //!
-//! Only what that question needs is read. The crates that parse BTF either keep their types private or carry a
+//! Only what these questions need is read. The crates that parse BTF either keep their types private or carry a
 //! licence that a statically linked program cannot meet.
 
 use crate::words::u32_at;
@@ -105,13 +106,13 @@ impl Btf {
         })
     }
 
-    /// Whether the kernel has a function of this name that is in its type information, as all are that BPF programs
-    /// may call.
-    pub fn has_function(&self, name: &str) -> bool {
-        self.types.iter().any(|&at| {
+    /// The id of the function with this name, by which BPF programs call it.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        let index = self.types.iter().position(|&at| {
             u32_at(&self.data, at + 4).is_some_and(|info| info >> 24 & 31 == kind::FUNC)
-                && self.name(at) == Some(name.as_bytes())
-        })
+                && self.name(at).is_some_and(|found| found == name.as_bytes())
+        })?;
+        u32::try_from(index + 1).ok()
     }
 
     /// Offset in bits and type of a member of the struct or union whose record is at `at`.
@@ -176,12 +177,10 @@ mod tests {
     }
 
     #[test]
-    fn helpers_and_functions_of_the_kernel_are_known_by_name() {
+    fn helpers_of_the_kernel_are_known_by_name() {
         let btf = Btf::of_kernel().expect("this kernel has BTF");
         assert!(btf.has_enumerator("BPF_FUNC_map_lookup_elem"));
         assert!(!btf.has_enumerator("BPF_FUNC_no_such_helper"));
-        assert!(btf.has_function("bpf_prog_load") || btf.has_function("bpf_prog_alloc"));
-        assert!(!btf.has_function("no_such_function"));
     }
 
     #[test]
