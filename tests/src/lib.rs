@@ -3,7 +3,9 @@
 //! * [`programs`] builds the programs to be profiled (`tests/targets`), [`target`] runs them.
 //! * [`profiler`] runs the profiler and reads what it wrote, [`folded`] and [`pprof`] parse it.
 //! * [`chain`] says which call chains are true, and judges stacks by it.
-//! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave.
+//! * [`synthetic`] makes profiles that nobody recorded.
+//! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave, [`usage`] what a program
+//!   needed.
 //! * [`snapshot`] takes down what a process looks like, to prove that it was left alone.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,8 +18,10 @@ pub mod profiler;
 pub mod programs;
 pub mod snapshot;
 pub mod stats;
+pub mod synthetic;
 pub mod target;
 pub mod testprogcgo;
+pub mod usage;
 
 /// Lets one end-to-end test run at a time: each wants the CPUs to itself.
 ///

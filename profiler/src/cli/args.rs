@@ -178,8 +178,26 @@ Exit code:
   3  inconclusive: these data cannot show it; the report says why")]
 pub struct Check {
     /// Profiles of the version to compare with.
-    #[arg(long, required_unless_present = "against", value_name = "FILE", num_args = 1..)]
+    #[arg(long, required_unless_present_any = ["against", "update", "baseline_dir"], value_name = "FILE", num_args = 1..)]
     pub baseline: Vec<PathBuf>,
+
+    /// Compare with the runs that --update keeps in this directory, of hosts like the candidate's.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["baseline", "against", "update"])]
+    pub baseline_dir: Option<PathBuf>,
+
+    /// Compare with the runs kept in this directory, of hosts like the candidate's, and if the check does not fail keep
+    /// the candidate's there as well. As long as fewer than 3 are there, they are kept without a verdict.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["baseline", "against"])]
+    pub update: Option<PathBuf>,
+
+    /// How many runs --update keeps of each class of hosts: the youngest.
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "update",
+          value_parser = clap::value_parser!(u32).range(3..=1000))]
+    pub keep: u32,
+
+    /// After how many days a kept run counts no more; --update removes it.
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub max_age: u64,
 
     /// Profiles of the version in question.
     #[arg(long, required_unless_present = "record", value_name = "FILE", num_args = 1..)]

@@ -1,8 +1,8 @@
 //! Interning: one entry for each distinct frame, stack, thread and module.
 
 use super::{Frame, FrameId, Meta, Module, ModuleId, Profile, Sample, StackId, Summary, Thread, ThreadId};
+use foldhash::{HashMap, HashMapExt};
 use profiler_abi::stop::StopReason;
-use std::collections::HashMap;
 use std::hash::Hash;
 
 /// Builds a [`Profile`] sample by sample.
