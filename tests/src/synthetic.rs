@@ -20,80 +20,121 @@ const SITES: u64 = 3;
 /// Frames of a stack: between these.
 const DEPTH: (u64, u64) = (20, 60);
 
-/// The run `seed` of a program with so many distinct stacks, as a pprof file in gzip. Runs of one program have the same
-/// stacks and differ in how often each was seen.
-///
-/// # Errors
-/// None that a compressor in memory is known to have; its type demands one.
-pub fn profile(stacks: usize, seed: u64) -> Result<Vec<u8>> {
-    let mut strings = vec![String::new()];
-    let mut string = |text: String| {
-        strings.push(text);
-        (strings.len() - 1) as u64
-    };
-    // Field numbers are those of github.com/google/pprof, proto/profile.proto.
-    let cpu = Message::default()
-        .number(1, string("cpu".into()))
-        .number(2, string("nanoseconds".into()));
-    let samples = Message::default()
-        .number(1, string("samples".into()))
-        .number(2, string("count".into()));
-    let mut file = Message::default().message(1, &samples).message(1, &cpu);
-    let [thread, worker, tid, pid] = ["thread", "worker", "tid", "pid"].map(|text| string(text.into()));
+/// One run of a program.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Distinct stacks. Runs with as many have the same ones.
+    pub stacks: usize,
+    /// Runs differ in how often each was seen, and in when they began: a minute after the one before.
+    pub seed: u64,
+    /// How often everything is seen: between 8 and 10 times this.
+    pub weight: u64,
+    /// Of each so many stacks one is not whole; none if 0.
+    pub cut: usize,
+    /// The package of its functions.
+    pub package: &'static str,
+    /// What its two values are, each with its unit.
+    pub types: [(&'static str, &'static str); 2],
+    /// Nanoseconds from sample to sample.
+    pub period: u64,
+    /// As the profiler notes facts: `fact.NAME=VALUE`.
+    pub comments: Vec<String>,
+}
 
-    let mut counts = Random(seed.wrapping_add(1) << 32);
-    for (at, stack) in call_tree(stacks).iter().enumerate() {
-        let locations: Vec<u64> = stack.iter().rev().copied().collect();
-        let count = 1 + counts.below(4);
-        let labels = [(thread, 2, worker), (tid, 3, 100 + at as u64 % 4), (pid, 3, 100)];
-        let sample = Message::default()
-            .packed(1, &locations)
-            .packed(2, &[count, count * 1_000_000]);
-        let sample = labels.iter().fold(sample, |sample, &(key, field, value)| {
-            sample.message(3, &Message::default().number(1, key).number(field, value))
-        });
-        file = file.message(2, &sample);
-    }
-    let binary = Message::default()
-        .number(1, 1)
-        .number(2, 0x40_0000)
-        .number(3, 0x80_0000)
-        .number(5, string("/usr/bin/bench".into()));
-    file = file.message(3, &binary);
-    for function in 1..=FUNCTIONS {
-        for site in 0..SITES {
-            let line = Message::default().number(1, function).number(2, 10 + site);
-            let location = Message::default()
-                .number(1, location(function, site))
-                .number(2, 1)
-                .number(3, 0x40_0000 + 0x100 * function + 0x10 * site)
-                .message(4, &line);
-            file = file.message(4, &location);
+impl Default for Run {
+    fn default() -> Self {
+        Self {
+            stacks: 1_000,
+            seed: 0,
+            weight: 4,
+            cut: 0,
+            package: "bench",
+            types: [("samples", "count"), ("cpu", "nanoseconds")],
+            period: 1_000_000,
+            comments: Vec::new(),
         }
-        let name = string(format!(
-            "example.com/bench/part{}.(*Worker).step{function}",
-            function % 40
-        ));
-        let path = string(format!("/src/bench/part{}/step{function}.go", function % 40));
-        let function = Message::default()
-            .number(1, function)
-            .number(2, name)
-            .number(3, name)
-            .number(4, path)
-            .number(5, 9);
-        file = file.message(5, &function);
     }
-    file = file
-        .number(9, 1_700_000_000_000_000_000 + seed * 60_000_000_000)
-        .number(10, 30_000_000_000)
-        .message(11, &cpu)
-        .number(12, 1_000_000);
-    for text in &strings {
-        file = file.bytes(6, text.as_bytes());
+}
+
+impl Run {
+    /// The run as a pprof file in gzip.
+    ///
+    /// # Errors
+    /// None that a compressor in memory is known to have; its type demands one.
+    pub fn write(&self) -> Result<Vec<u8>> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&self.message().0)?;
+        Ok(gzip.finish()?)
     }
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    gzip.write_all(&file.0)?;
-    Ok(gzip.finish()?)
+
+    /// Field numbers are those of github.com/google/pprof, proto/profile.proto.
+    fn message(&self) -> Message {
+        let mut strings = vec![String::new()];
+        let mut string = |text: &str| {
+            strings.push(text.to_owned());
+            (strings.len() - 1) as u64
+        };
+        let types = self
+            .types
+            .map(|(name, unit)| Message::default().number(1, string(name)).number(2, string(unit)));
+        let mut file = Message::default().message(1, &types[0]).message(1, &types[1]);
+        let [thread, worker, tid, pid, stop, no_rule] =
+            ["thread", "worker", "tid", "pid", "stop", "no-rule"].map(&mut string);
+        let mut counts = Random(self.seed.wrapping_add(1) << 32);
+        for (at, stack) in call_tree(self.stacks).iter().enumerate() {
+            let locations: Vec<u64> = stack.iter().rev().copied().collect();
+            let count = (8 + counts.below(3)) * self.weight;
+            let mut labels = vec![(thread, 2, worker), (tid, 3, 100 + at as u64 % 4), (pid, 3, 100)];
+            if self.cut > 0 && at % self.cut == 0 {
+                labels.push((stop, 2, no_rule));
+            }
+            let sample = Message::default()
+                .packed(1, &locations)
+                .packed(2, &[count, count * self.period]);
+            let sample = labels.iter().fold(sample, |sample, &(key, field, value)| {
+                sample.message(3, &Message::default().number(1, key).number(field, value))
+            });
+            file = file.message(2, &sample);
+        }
+        let binary = Message::default()
+            .number(1, 1)
+            .number(2, 0x40_0000)
+            .number(3, 0x80_0000)
+            .number(5, string("/usr/bin/bench"));
+        file = file.message(3, &binary);
+        for function in 1..=FUNCTIONS {
+            for site in 0..SITES {
+                let line = Message::default().number(1, function).number(2, 10 + site);
+                let location = Message::default()
+                    .number(1, location(function, site))
+                    .number(2, 1)
+                    .number(3, 0x40_0000 + 0x100 * function + 0x10 * site)
+                    .message(4, &line);
+                file = file.message(4, &location);
+            }
+            let part = format!("{}/part{}", self.package, function % 40);
+            let name = string(&format!("example.com/{part}.(*Worker).step{function}"));
+            let path = string(&format!("/src/{part}/step{function}.go"));
+            let function = Message::default()
+                .number(1, function)
+                .number(2, name)
+                .number(3, name)
+                .number(4, path)
+                .number(5, 9);
+            file = file.message(5, &function);
+        }
+        file = file
+            .number(9, 1_700_000_000_000_000_000 + self.seed * 60_000_000_000)
+            .number(10, 30_000_000_000)
+            .message(11, &types[1])
+            .number(12, self.period);
+        for comment in &self.comments {
+            file = file.number(13, string(comment));
+        }
+        strings
+            .iter()
+            .fold(file, |file, text| file.bytes(6, text.as_bytes()))
+    }
 }
 
 fn location(function: u64, site: u64) -> u64 {
@@ -187,7 +228,7 @@ fn varint(bytes: &mut Vec<u8>, mut number: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{call_tree, profile};
+    use super::{Run, call_tree};
     use crate::pprof;
     use std::collections::HashSet;
 
@@ -203,9 +244,18 @@ mod tests {
     fn a_synthetic_profile_is_a_profile_for_go_too() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("synthetic.pb.gz");
-        std::fs::write(&path, profile(300, 7).unwrap()).unwrap();
+        std::fs::write(
+            &path,
+            Run {
+                stacks: 300,
+                ..Run::default()
+            }
+            .write()
+            .unwrap(),
+        )
+        .unwrap();
         let total = pprof::traced_total(&path).unwrap();
-        assert!((300..=1_200).contains(&total), "{total}");
+        assert!((9_600..=12_000).contains(&total), "{total}");
         assert_eq!(pprof::self_time(&path).unwrap().values().sum::<u64>(), total);
     }
 }

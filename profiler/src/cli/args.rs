@@ -170,6 +170,8 @@ Examples:
   profiler check --baseline main-*.pb.gz --candidate branch-*.pb.gz \\
     --format github --format markdown=summary.md --format junit=check.xml
   sudo profiler check --record 8 --against ./bench-old -- ./bench-new
+  sudo profiler check --update baselines --record 8 -- ./bench        # on the main branch
+  sudo profiler check --baseline-dir baselines --record 8 -- ./bench  # on others
 
 Exit code:
   0  pass: nothing got slower
@@ -208,7 +210,8 @@ pub struct Check {
           value_parser = clap::value_parser!(u32).range(1..=100))]
     pub record: Option<u32>,
 
-    /// Record as many runs of this line for the shell, in turns; they are the baseline.
+    /// Record as many runs of this line for the shell, in turns; they are the baseline. A line without quotes, variables and
+    /// the like is run without a shell, so that the recording is of the program.
     #[arg(
         long,
         value_name = "COMMAND",

@@ -185,3 +185,35 @@ fn file_name(fact: &str) -> String {
     }
     name.trim_matches('-').to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{file_name, recorded};
+    use std::path::Path;
+
+    #[test]
+    fn a_fact_becomes_one_harmless_part_of_a_path() {
+        for (fact, name) in [
+            ("AMD EPYC 9R14 @ 2.6/GHz", "amd-epyc-9r14-2.6-ghz"),
+            ("6.1.0-13-amd64", "6.1.0-13-amd64"),
+            ("../../etc", "etc"),
+            ("..", ""),
+            ("a\0b\nc\u{202e}", "a-b-c"),
+        ] {
+            assert_eq!(file_name(fact), name, "{fact:?}");
+        }
+        assert_eq!(file_name(&"x".repeat(1_000)).len(), super::MAX_FACT);
+    }
+
+    #[test]
+    fn only_files_of_our_making_are_kept_runs() {
+        for (name, expected) in [
+            ("01700000000-00c0ffee00c0ffee.pb.gz", Some(1_700_000_000)),
+            (".01700000000-00c0ffee00c0ffee.pb.gz.77.tmp", None),
+            ("profile.pb.gz", None),
+            ("01700000000-profile.pb.gz", None),
+        ] {
+            assert_eq!(recorded(Path::new(name)), expected, "{name}");
+        }
+    }
+}

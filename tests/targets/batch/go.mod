@@ -1,7 +1,3 @@
 module batch
 
 go 1.21
-
-require gotarget v0.0.0
-
-replace gotarget => ../gotarget

@@ -16,7 +16,12 @@ pub(super) fn run() -> Result<Vec<Figure>> {
         (0..RUNS)
             .map(|run| {
                 let path = folder.path().join(format!("{name}-{run}.pb.gz"));
-                fs::write(&path, synthetic::profile(STACKS, seed + run)?)?;
+                let run = synthetic::Run {
+                    stacks: STACKS,
+                    seed: seed + run,
+                    ..synthetic::Run::default()
+                };
+                fs::write(&path, run.write()?)?;
                 Ok(path.into_os_string())
             })
             .collect()
