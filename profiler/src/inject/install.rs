@@ -1,19 +1,19 @@
 //! Installing the handler.
 
+use super::answer;
 use super::borrow;
 use super::error::Error;
 use super::leave::{Left, Region, take_out};
 use super::map::Mapped;
-use super::thread::{Borrowed, Call, Fault, tids};
-use super::{answer, preflight};
+use super::rescue::{self, Inside};
+use super::thread::{Borrowed, Call, Fault};
 use crate::addr::Avma;
+use crate::target::preflight::{self, State};
+use crate::target::status::Status;
 use profiler_helper::shared::{Action, Actions};
-use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
-/// Signals that may be free. 32 to 34 belong to glibc and musl.
-pub(super) const SIGNALS: RangeInclusive<u32> = 35..=63;
 /// `sizeof(sigset_t)` in the kernel.
 const SIGSET: u64 = 8;
 /// `SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_RESTORER`.
@@ -25,6 +25,12 @@ pub(super) const SYNCHRONOUS: u64 = bit(4) | bit(5) | bit(7) | bit(8) | bit(11) 
 pub(super) const NEVER_BLOCKED: u64 = bit(9) | bit(19);
 /// What is blocked in the handler: all that may come at any time.
 pub(super) const MASK: u64 = !(SYNCHRONOUS | NEVER_BLOCKED);
+
+/// Whether a thread is in the handler: from its first instruction to the end of its sigreturn it blocks what the handler
+/// blocks. Signal handlers that block everything, as Go's do, are others.
+pub(super) const fn is_handling(status: &Status) -> bool {
+    status.blocked & MASK == MASK && status.blocked & SYNCHRONOUS != SYNCHRONOUS
+}
 
 pub(super) const fn bit(signal: u32) -> u64 {
     1 << (signal - 1)
@@ -53,8 +59,7 @@ impl Mapped {
         ours.mask.store(MASK, Relaxed);
         self.region.shared.config.enabled.store(1, Release);
 
-        let used = used_signals(&self);
-        let mut candidates = SIGNALS.rev().filter(|&signal| used & bit(signal) == 0);
+        let mut candidates = State::read(&self.process).free_signals(true).into_iter();
         let mut candidate = candidates.next();
         let installed = borrow(&self.process, &self.plan, |thread| {
             if !self.region.is_there(&self.process) {
@@ -67,10 +72,7 @@ impl Mapped {
                 }
                 candidate = candidates.next();
             }
-            Err(Error::NoSignal {
-                pid: self.process.pid,
-            }
-            .into())
+            Err(Error::refused(self.process.pid, preflight::no_signal()).into())
         });
         match installed {
             Ok((signal, stopped)) => {
@@ -145,21 +147,6 @@ fn is_same(a: &Action, b: &Action) -> bool {
     a.handler.load(Relaxed) == b.handler.load(Relaxed) && a.flags.load(Relaxed) == b.flags.load(Relaxed)
 }
 
-/// Signals that are ignored on purpose, or that wait to be received: by sigwait(3) or signalfd(2), perhaps.
-fn used_signals(mapped: &Mapped) -> u64 {
-    let process = &mapped.process;
-    tids(process).into_iter().fold(0, |used, tid| {
-        let status = preflight::status(process, tid);
-        let caught = preflight::signals(&status, "SigCgt");
-        // A thread that blocks what nobody catches waits for it otherwise.
-        let waited_for = preflight::signals(&status, "SigBlk") & !caught;
-        used | waited_for
-            | preflight::signals(&status, "SigIgn")
-            | preflight::signals(&status, "SigPnd")
-            | preflight::signals(&status, "ShdPnd")
-    })
-}
-
 impl Installed {
     /// The signal that the process answers.
     pub fn signal(&self) -> u32 {
@@ -179,6 +166,25 @@ impl Installed {
     /// Takes the answers that are there.
     pub fn answers(&self) -> Vec<super::Answer> {
         answer::take(&self.mapped.region.shared)
+    }
+
+    /// Address of the handler.
+    pub fn handler(&self) -> u64 {
+        self.mapped.region.shared.actions.ours.handler.load(Relaxed)
+    }
+
+    /// The threads that are in the handler.
+    pub fn inside(&self) -> Vec<Inside> {
+        rescue::inside(&self.mapped.region)
+    }
+
+    /// Takes a thread out of the hook that it is in: it goes on where it was sampled. Hooks must not be enabled. False if
+    /// it is not in a hook any more, or not for certain.
+    ///
+    /// # Errors
+    /// It may not be traced.
+    pub fn rescue(&self, inside: Inside) -> Result<bool, Error> {
+        rescue::rescue(&self.mapped.process, &self.mapped.region, inside)
     }
 
     /// How many signals have reached the handler, those of others left out.

@@ -1,14 +1,16 @@
 //! Leaving a process as it was.
 
 use super::error::Error;
-use super::install::{MASK, SIGNALS, SYNCHRONOUS, bit, sigaction};
+use super::install::{bit, is_handling, sigaction};
 use super::leftovers;
-use super::preflight::{signals, status};
+use super::rescue;
 use super::sys::SharedMap;
-use super::thread::{Borrowed, Call, Fault, tids};
+use super::thread::{Borrowed, Call, Fault};
 use super::{Plan, borrow};
 use crate::target::maps::MapEntry;
+use crate::target::preflight::SIGNALS;
 use crate::target::process::Process;
+use crate::target::status::Status;
 use profiler_helper::shared::{Action, Actions, BUSY, Shared};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
@@ -25,6 +27,8 @@ pub struct Left {
     pub mapping: Mapping,
     /// The longest time that a thread of the process was stopped, from the beginning on.
     pub longest_stop: Duration,
+    /// Threads that did not come back from a hook, and were taken out of it.
+    pub rescued: u32,
 }
 
 /// What became of the disposition of the signal.
@@ -101,7 +105,12 @@ pub(super) fn take_out(
         let arrived = sent.is_some_and(|sent| sent <= shared.counters.entered.load(Acquire));
         arrived && !is_inside(process, shared)
     };
-    let mut mapping = Mapping::Kept;
+    let (mut mapping, mut rescued) = (Mapping::Kept, 0);
+    if !leads_here && !wait_until(is_quiet) {
+        for inside in rescue::inside(region) {
+            rescued += u32::from(rescue::rescue(process, region, inside)?);
+        }
+    }
     if !leads_here && wait_until(is_quiet) {
         let ((), stopped) = borrow(process, plan, |thread| {
             if region.is_there(process) {
@@ -116,6 +125,7 @@ pub(super) fn take_out(
         disposition,
         mapping,
         longest_stop,
+        rescued,
     })
 }
 
@@ -158,21 +168,19 @@ fn wait_until(condition: impl Fn() -> bool) -> bool {
     true
 }
 
-/// Whether `signal` waits to be delivered to any thread.
-fn is_pending(process: &Process, signal: u32) -> bool {
-    tids(process).into_iter().any(|tid| {
-        let status = status(process, tid);
-        (signals(&status, "SigPnd") | signals(&status, "ShdPnd")) & bit(signal) != 0
-    })
+/// The status of each thread.
+fn statuses(process: &Process) -> impl Iterator<Item = Status> {
+    let tids = process.tids().into_iter();
+    tids.filter_map(|tid| process.status(tid))
 }
 
-/// Whether a thread is in the handler: from its first instruction to the end of its sigreturn it blocks what the handler
-/// blocks. Signal handlers that block everything, as Go's do, are others.
+/// Whether `signal` waits to be delivered to any thread.
+fn is_pending(process: &Process, signal: u32) -> bool {
+    statuses(process).any(|status| status.pending & bit(signal) != 0)
+}
+
+/// Whether a thread is in the handler.
 fn is_inside(process: &Process, shared: &Shared) -> bool {
     let has_slot = shared.slots.iter().any(|slot| slot.state.load(Acquire) == BUSY);
-    has_slot
-        || tids(process).into_iter().any(|tid| {
-            let blocked = signals(&status(process, tid), "SigBlk");
-            blocked & MASK == MASK && blocked & SYNCHRONOUS != SYNCHRONOUS
-        })
+    has_slot || statuses(process).any(|status| is_handling(&status))
 }
