@@ -231,7 +231,7 @@ fn files_that_cannot_be_compared_are_named_and_nothing_is_written() -> Result<()
     for (path, problem) in &inputs {
         let name = path.file_name().and_then(OsStr::to_str).context("a name")?;
         let formats = [format!("--format=json={}", report.display())];
-        let checked = check(&sides.baseline, &[path.clone()], &[&formats[0]])?;
+        let checked = check(&sides.baseline, std::slice::from_ref(path), &[&formats[0]])?;
         let mut diff = profiler::command(["diff"])?;
         diff.arg(&sides.baseline[0]).arg(path).arg("-o").arg(&graph);
         for used in [checked, usage::of(&mut diff)?] {

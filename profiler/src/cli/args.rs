@@ -25,7 +25,7 @@ pub enum Command {
     /// Show what changed between two sets of profiles.
     Diff(Diff),
     /// Decide whether code got slower, from several profiles of each version; made for CI.
-    Check(Check),
+    Check(Box<Check>),
 }
 
 /// Samples the stacks of the targets until Ctrl-C, SIGTERM, the end of the duration or the end of the last target,
@@ -393,7 +393,7 @@ mod tests {
 
     fn check(args: &[&str]) -> Result<Check, clap::Error> {
         match Cli::try_parse_from(["profiler", "check"].iter().chain(args))?.command {
-            Command::Check(check) => Ok(check),
+            Command::Check(check) => Ok(*check),
             other => panic!("{other:?}"),
         }
     }
