@@ -1,18 +1,15 @@
 //! The profiles of two sides, from files.
 
-use anyhow::{Context, Result, bail};
+use super::inputs;
+use anyhow::{Context, Result};
 use profiler::compare::{Counted, Pair, Side};
 use profiler::format::pprof;
 use profiler::profile::Profile;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
-
-/// Larger files are not profiles.
-const MAX_FILE: u64 = 1 << 30;
 
 /// The most threads that read: more would need more memory than a check should.
 const MAX_WORKERS: usize = 4;
@@ -69,19 +66,7 @@ fn count(path: &Path, with_stacks: bool) -> Result<Counted> {
 }
 
 fn read(path: &Path) -> Result<Profile> {
-    let name = || format!("cannot use {}", path.display());
-    let metadata = fs::metadata(path).with_context(name)?;
-    if metadata.is_dir() {
-        bail!(
-            "cannot use {}: it is a directory; name the profiles in it",
-            path.display()
-        );
-    }
-    if metadata.len() > MAX_FILE {
-        bail!("cannot use {}: it is larger than any profile", path.display());
-    }
-    let bytes = fs::read(path).with_context(name)?;
-    pprof::read(&bytes).with_context(name)
+    pprof::read(&inputs::bytes(path)?).with_context(|| inputs::cannot_use(path))
 }
 
 #[cfg(test)]
