@@ -113,11 +113,14 @@ fn hooks_that_are_registered_during_the_recording_are_honoured_from_then_on() ->
 #[test]
 fn a_forked_child_is_not_asked_and_its_parent_still_is() -> Result<()> {
     let _guard = exclusive();
-    let recording = recorded(&["sound", "tc"], |target| {
-        target.command("fork")?;
-        ensure!(target.read_line()? == "forked");
-        Ok(())
-    })?;
+    let mut target = start(&["sound", "tc"])?;
+    let mut recorder = recorder(&target)?;
+    recorder.wait_until_sampling()?;
+    target.command("fork")?;
+    ensure!(target.read_line()? == "forked");
+    let recording = recorder.wait()?;
+    // The child ends well, or the program does not.
+    ensure!(target.finish()?.status.success());
     let stacks = &recording.stacks()?.stacks;
     let count = |is_child: bool, is_answered: bool| {
         let counted = stacks.iter().filter(|stack| {
@@ -173,12 +176,12 @@ fn recorder(target: &Target) -> Result<Recorder> {
 /// sample may be missing.
 fn recorded(arguments: &[&str], meanwhile: impl FnOnce(&mut Target) -> Result<()>) -> Result<Recording> {
     let mut target = start(arguments)?;
-    let before = Snapshot::take(target.pid())?;
+    let before = Snapshot::at_rest(target.pid())?;
     let mut recorder = recorder(&target)?;
     recorder.wait_until_sampling()?;
     meanwhile(&mut target)?;
     let recording = recorder.wait()?;
-    let differences = before.differences(&Snapshot::take(target.pid())?, Freedom::GoRuntime);
+    let differences = before.differences(&Snapshot::at_rest(target.pid())?, Freedom::GoRuntime);
     ensure!(
         differences.is_empty(),
         "{arguments:?}: not as it was:\n{}\n{}",
