@@ -252,6 +252,11 @@ impl Summary {
         self.number("/hooks/used")
     }
 
+    /// Who named what hooks gave.
+    pub fn hook_names(&self) -> &Value {
+        &self.0["hook_names"]
+    }
+
     /// Answers of hooks that were for another instruction than the one that was sampled.
     pub fn mismatched_answers(&self) -> Result<u64> {
         self.number("/hooks/refused/the answer was for another instruction")

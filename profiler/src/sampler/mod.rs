@@ -8,6 +8,7 @@ mod space;
 mod sys;
 mod tables;
 
+pub use btf::Btf;
 pub use drain::{RawSample, Record, parse};
 pub use sideband::{NewCode, Remapped};
 pub use tables::{ObjectTable, Question, Slot, Tables};
@@ -15,7 +16,6 @@ pub use tables::{ObjectTable, Question, Slot, Tables};
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
-use btf::Btf;
 use profiler_abi::table::{Config, Counter};
 use sideband::Sideband;
 use std::io;
