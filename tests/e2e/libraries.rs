@@ -5,14 +5,15 @@
 use anyhow::{Context, Result, ensure};
 use profiler_tests::comparable::{Comparable, Frame};
 use profiler_tests::exclusive;
-use profiler_tests::pprof::{self, Traced};
-use profiler_tests::profiler::{Recorder, Recording};
+use profiler_tests::pprof::{self, Place, Traced};
+use profiler_tests::profiler::{Recorder, Recording, Summary};
 use profiler_tests::programs::{self, Form, GO_TOOLCHAINS, Program};
 use profiler_tests::snapshot::{Freedom, Snapshot};
 use profiler_tests::stats::{Counts, chance, total_variation};
 use profiler_tests::target::Target;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::rc::Rc;
 
 /// How long both record, in seconds. `LIBRARIES_SECONDS` changes it.
 const SECONDS: u32 = 6;
@@ -22,6 +23,16 @@ const GO_HZ: u32 = 250;
 
 /// How much further apart two profiles may be than 99 of 100 pairs are by chance.
 const SLACK: f64 = 0.02;
+
+/// The reason for which threads in libgcc's unwinder are not asked, and those in the allocator.
+const DANGER: &str = "its stack had code that may hold a lock which the hooks need";
+
+/// Share of the samples out of danger that have answers, in percent. The others were in Go's own signal handler, which
+/// has all signals blocked, or had no answer in time.
+const ANSWERED: f64 = 97.0;
+
+/// Samples before the first question and after the last.
+const EDGES: u64 = 5;
 
 #[test]
 fn a_leaf_hook_that_walks_from_inside_of_the_handler_is_honoured() -> Result<()> {
@@ -57,9 +68,13 @@ fn agree(hooks: &str, toolchain: &str) -> Result<()> {
     let file = folder.path().join("own.pb.gz");
     let recording = record_both(&program, hooks, &file)?;
 
-    let mut comparable = Comparable::new(&program.path);
+    let mut comparable = Comparable::new(&program.path)?;
     let theirs = stacks(&mut comparable, &pprof::stacks(&file)?);
-    let ours = stacks(&mut comparable, &pprof::stacks(&recording.pprof())?);
+    let recorded = pprof::stacks(&recording.pprof())?;
+    let ours = stacks(&mut comparable, &recorded);
+    eprintln!("{hooks}, {toolchain}:");
+    account_for_all(&recorded, recording.summary()?)?;
+    deeper(&ours, &theirs, hooks != "leaf")?;
     let has_contexts = hooks != "leaf";
     let (ours_cut, theirs_cut) = (counts(&ours, has_contexts), counts(&theirs, has_contexts));
     let (distance, chance) = (
@@ -68,7 +83,7 @@ fn agree(hooks: &str, toolchain: &str) -> Result<()> {
     );
     let total = |counts: &Counts| counts.values().sum::<u64>();
     eprintln!(
-        "{hooks}, {toolchain}: ours {} samples, Go's {}; distance {distance:.4}, by chance {:.4} (99 %: {:.4})",
+        "    ours {} samples, Go's {}; distance {distance:.4}, by chance {:.4} (99 %: {:.4})",
         total(&ours_cut),
         total(&theirs_cut),
         chance.mean,
@@ -97,16 +112,7 @@ fn record_both(program: &Program, hooks: &str, file: &Path) -> Result<Recording>
     ensure!(target.read_line()?.starts_with("profiled "));
     let before = Snapshot::take(target.pid())?;
     let (pid, duration) = (target.pid().to_string(), seconds.to_string());
-    let mut recorder = Recorder::start([
-        "-p",
-        &pid,
-        "-F",
-        "499",
-        "-d",
-        &duration,
-        "--no-kernel",
-        "--hooks=require",
-    ])?;
+    let mut recorder = Recorder::start(["-p", &pid, "-F", "499", "-d", &duration, "--hooks=require"])?;
     recorder.wait_until_sampling()?;
     target.command(&format!("profile {seconds} {} {GO_HZ}", file.display()))?;
     let recording = recorder.wait()?;
@@ -120,6 +126,85 @@ fn record_both(program: &Program, hooks: &str, file: &Path) -> Result<Recording>
         differences.join("\n")
     );
     Ok(recording)
+}
+
+/// Every sample of user code with C on its stack was answered, or there is a reason.
+fn account_for_all(recorded: &[Traced], summary: &Summary) -> Result<()> {
+    let count = |is: &dyn Fn(&Traced) -> bool| -> u64 {
+        let of_user = recorded.iter().filter(|stack| !stack.from_kernel() && is(stack));
+        of_user.map(|stack| stack.count).sum()
+    };
+    let calls_c = |place: &Rc<Place>| {
+        place
+            .functions
+            .iter()
+            .any(|f| f.starts_with("runtime.asmcgocall"))
+    };
+    // Where asmcgocall itself was interrupted, it may be on the system's stack already.
+    let at_least = count(&|stack| stack.places.iter().skip(1).any(calls_c));
+    let at_most = count(&|stack| stack.places.iter().any(calls_c));
+    let in_unwinder = count(&|stack| {
+        let mut mappings = stack.places.iter().filter_map(|place| place.mapping.as_ref());
+        mappings.any(|mapping| mapping.path.ends_with("/libgcc_s.so.1"))
+    });
+    let (answered, unanswered, not_asked) =
+        (summary.answered()?, summary.unanswered()?, summary.not_asked()?);
+    let all = answered + unanswered + not_asked.values().sum::<u64>();
+    let in_danger = not_asked.get(DANGER).copied().unwrap_or(0);
+    let share = |of: u64, all: u64| of as f64 * 100.0 / all.max(1) as f64;
+    let in_time = share(answered, all - in_danger);
+    eprintln!(
+        "    {at_least} to {at_most} samples with C: {answered} answered ({:.1} %; {in_time:.1} % of those out of danger), \
+         {unanswered} not in time, {not_asked:?}, {in_unwinder} in libgcc's unwinder",
+        share(answered, all),
+    );
+    // The recording begins and ends with some that are before the first question and after the last.
+    ensure!(
+        all <= at_most && all + EDGES >= at_least,
+        "{all} samples are accounted for, of {at_least} to {at_most}"
+    );
+    ensure!(in_danger >= in_unwinder, "{in_danger} in danger");
+    ensure!(in_time >= ANSWERED, "{in_time:.1} % answered");
+    Ok(())
+}
+
+/// Stacks that Go's profile has no room for are whole in ours, and begin as Go's do.
+fn deeper(ours: &Stacks, theirs: &Stacks, has_contexts: bool) -> Result<()> {
+    let count = |stacks: &Stacks, is: &dyn Fn(&[Frame]) -> bool| -> u64 {
+        stacks
+            .iter()
+            .filter(|(frames, _)| is(frames))
+            .map(|(_, n)| n)
+            .sum()
+    };
+    let all = |stacks: &Stacks| count(stacks, &|_| true);
+    let not_whole = |stacks: &Stacks| count(stacks, &|frames| !Comparable::is_whole(frames));
+    let beginnings: BTreeSet<_> = ours
+        .keys()
+        .map(|frames| beginning(frames, has_contexts))
+        .collect();
+    let known = |is_whole: bool| {
+        let is = |frames: &[Frame]| Comparable::is_whole(frames) == is_whole;
+        let of_both = count(theirs, &|frames| {
+            is(frames) && beginnings.contains(&beginning(frames, has_contexts))
+        });
+        of_both as f64 * 100.0 / count(theirs, &is).max(1) as f64
+    };
+    eprintln!(
+        "    too deep for Go's profile: {} of {}; cut: {} of ours, {} of Go's, of which ours has {:.1} % (of the others \
+         {:.1} %)",
+        count(ours, &Comparable::is_too_deep),
+        all(ours),
+        not_whole(ours),
+        not_whole(theirs),
+        known(false),
+        known(true)
+    );
+    for (frames, n) in ours.iter().filter(|(frames, _)| !Comparable::is_whole(frames)) {
+        let names: Vec<_> = frames.iter().map(|frame| &*frame.name).collect();
+        eprintln!("    cut: {n} {}", names.join(";"));
+    }
+    Ok(())
 }
 
 fn stacks(comparable: &mut Comparable, profile: &[Traced]) -> Stacks {
@@ -136,18 +221,22 @@ fn stacks(comparable: &mut Comparable, profile: &[Traced]) -> Stacks {
 fn counts(stacks: &Stacks, has_contexts: bool) -> Counts {
     let mut counts = Counts::new();
     for (frames, n) in stacks {
-        let frames = if has_contexts {
-            frames.clone()
-        } else {
-            Comparable::without_callers(frames)
-        };
-        let names: Vec<_> = Comparable::limited(&frames)
+        let names: Vec<_> = beginning(frames, has_contexts)
             .into_iter()
             .map(|frame| frame.name)
             .collect();
         *counts.entry(names.join(";")).or_default() += n;
     }
     counts
+}
+
+/// What both profiles have of a stack in any case.
+fn beginning(frames: &[Frame], has_contexts: bool) -> Vec<Frame> {
+    if has_contexts {
+        Comparable::limited(frames)
+    } else {
+        Comparable::limited(&Comparable::without_callers(frames))
+    }
 }
 
 fn side_by_side(ours: &Counts, theirs: &Counts) -> String {

@@ -47,7 +47,19 @@ pub struct Mapping {
     pub path: String,
 }
 
+impl Traced {
+    /// Whether the sample was taken in the kernel, as far as kernel frames were recorded.
+    pub fn from_kernel(&self) -> bool {
+        self.places.first().is_some_and(|place| place.in_file("[kernel]"))
+    }
+}
+
 impl Place {
+    /// Whether the address is in this file.
+    pub fn in_file(&self, path: &str) -> bool {
+        self.mapping.as_ref().is_some_and(|mapping| mapping.path == path)
+    }
+
     /// What is in the file at the address.
     pub fn offset(&self) -> Option<u64> {
         let mapping = self.mapping.as_ref()?;
