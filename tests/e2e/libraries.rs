@@ -5,12 +5,12 @@
 use anyhow::{Context, Result, ensure};
 use profiler_tests::comparable::{Comparable, Frame};
 use profiler_tests::exclusive;
-use profiler_tests::pprof::{self, Place, Traced};
 use profiler_tests::profiler::{Recorder, Recording, Summary};
 use profiler_tests::programs::{self, Form, GO_TOOLCHAINS, Program};
 use profiler_tests::snapshot::{Freedom, Snapshot};
 use profiler_tests::stats::{Counts, chance, total_variation};
 use profiler_tests::target::Target;
+use profiler_tests::traced::{self, Place, Traced};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
@@ -27,9 +27,18 @@ const SLACK: f64 = 0.02;
 /// The reason for which threads in libgcc's unwinder are not asked, and those in the allocator.
 const DANGER: &str = "its stack had code that may hold a lock which the hooks need";
 
-/// Share of the samples out of danger that have answers, in percent. The others were in Go's own signal handler, which
-/// has all signals blocked, or had no answer in time.
+/// Share of the samples out of danger that are asked, in percent. The others are in Go's own signal handler, which has all
+/// signals blocked, or it is due.
+const ASKED: f64 = 90.0;
+
+/// Share of the questions that are answered in time, in percent.
 const ANSWERED: f64 = 97.0;
+
+/// Share of the stacks that are whole, in percent.
+const WHOLE: f64 = 99.5;
+
+/// Share of the stacks that Go's profile has no room for, in percent: enough to prove something.
+const TOO_DEEP: f64 = 1.0;
 
 /// Samples before the first question and after the last.
 const EDGES: u64 = 5;
@@ -69,8 +78,8 @@ fn agree(hooks: &str, toolchain: &str) -> Result<()> {
     let recording = record_both(&program, hooks, &file)?;
 
     let mut comparable = Comparable::new(&program.path)?;
-    let theirs = stacks(&mut comparable, &pprof::stacks(&file)?);
-    let recorded = pprof::stacks(&recording.pprof())?;
+    let theirs = stacks(&mut comparable, &traced::stacks(&file)?);
+    let recorded = traced::stacks(&recording.pprof())?;
     let ours = stacks(&mut comparable, &recorded);
     eprintln!("{hooks}, {toolchain}:");
     account_for_all(&recorded, recording.summary()?)?;
@@ -143,28 +152,43 @@ fn account_for_all(recorded: &[Traced], summary: &Summary) -> Result<()> {
     // Where asmcgocall itself was interrupted, it may be on the system's stack already.
     let at_least = count(&|stack| stack.places.iter().skip(1).any(calls_c));
     let at_most = count(&|stack| stack.places.iter().any(calls_c));
-    let in_unwinder = count(&|stack| {
-        let mut mappings = stack.places.iter().filter_map(|place| place.mapping.as_ref());
-        mappings.any(|mapping| mapping.path.ends_with("/libgcc_s.so.1"))
-    });
-    let (answered, unanswered, not_asked) =
-        (summary.answered()?, summary.unanswered()?, summary.not_asked()?);
-    let all = answered + unanswered + not_asked.values().sum::<u64>();
+    let is_in = |libraries: &[&str]| {
+        count(&|stack| {
+            let mappings = stack.places.iter().filter_map(|place| place.mapping.as_ref());
+            let mut names = mappings.filter_map(|mapping| mapping.path.rsplit('/').next());
+            names.any(|name| libraries.iter().any(|library| name.starts_with(library)))
+        })
+    };
+    let (in_unwinder, in_any) = (is_in(&["libgcc_s"]), is_in(&["libgcc_s", "libc.so", "ld-linux"]));
+
+    let (answered, unanswered, not_asked) = (
+        summary.hook_answers()?,
+        summary.unanswered()?,
+        summary.not_asked()?,
+    );
     let in_danger = not_asked.get(DANGER).copied().unwrap_or(0);
-    let share = |of: u64, all: u64| of as f64 * 100.0 / all.max(1) as f64;
-    let in_time = share(answered, all - in_danger);
+    let asked = answered + unanswered;
+    let all = asked + not_asked.values().sum::<u64>();
+    let percent = |of: u64, all: u64| of as f64 * 100.0 / all.max(1) as f64;
     eprintln!(
-        "    {at_least} to {at_most} samples with C: {answered} answered ({:.1} %; {in_time:.1} % of those out of danger), \
-         {unanswered} not in time, {not_asked:?}, {in_unwinder} in libgcc's unwinder",
-        share(answered, all),
+        "    {all} samples with C: {answered} answered ({:.1} %), {unanswered} not in time, {not_asked:?}; {in_unwinder} \
+         in libgcc's unwinder",
+        percent(answered, all),
     );
     // The recording begins and ends with some that are before the first question and after the last.
     ensure!(
         all <= at_most && all + EDGES >= at_least,
         "{all} samples are accounted for, of {at_least} to {at_most}"
     );
-    ensure!(in_danger >= in_unwinder, "{in_danger} in danger");
-    ensure!(in_time >= ANSWERED, "{in_time:.1} % answered");
+    ensure!(
+        (in_unwinder..=in_any).contains(&in_danger),
+        "{in_danger} in danger, and {in_unwinder} to {in_any} in code that may be"
+    );
+    ensure!(percent(asked, all - in_danger) >= ASKED, "{asked} asked");
+    ensure!(
+        percent(answered, asked) >= ANSWERED,
+        "{answered} of {asked} answered"
+    );
     Ok(())
 }
 
@@ -190,20 +214,18 @@ fn deeper(ours: &Stacks, theirs: &Stacks, has_contexts: bool) -> Result<()> {
         });
         of_both as f64 * 100.0 / count(theirs, &is).max(1) as f64
     };
+    let (all, too_deep, cut) = (all(ours), count(ours, &Comparable::is_too_deep), not_whole(ours));
     eprintln!(
-        "    too deep for Go's profile: {} of {}; cut: {} of ours, {} of Go's, of which ours has {:.1} % (of the others \
-         {:.1} %)",
-        count(ours, &Comparable::is_too_deep),
-        all(ours),
-        not_whole(ours),
+        "    {too_deep} of {all} stacks are too deep for Go's profile; {cut} of ours are cut, and {} of Go's, of which {:.1} % \
+         are beginnings of ours (of the others {:.1} %)",
         not_whole(theirs),
         known(false),
         known(true)
     );
-    for (frames, n) in ours.iter().filter(|(frames, _)| !Comparable::is_whole(frames)) {
-        let names: Vec<_> = frames.iter().map(|frame| &*frame.name).collect();
-        eprintln!("    cut: {n} {}", names.join(";"));
-    }
+    let percent = |of: u64| of as f64 * 100.0 / all.max(1) as f64;
+    ensure!(percent(too_deep) >= TOO_DEEP, "{too_deep} of {all} are deep");
+    ensure!(percent(all - cut) >= WHOLE, "{cut} of {all} are cut");
+    ensure!(known(false) > 0.0, "none of Go's that are cut is in ours");
     Ok(())
 }
 

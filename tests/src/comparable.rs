@@ -17,7 +17,7 @@
 //!   are compared by where they start. Of functions of C that debug information says to be inlined, a hook knows nothing.
 
 use crate::functions::Functions;
-use crate::pprof::{Place, Traced};
+use crate::traced::{Place, Traced};
 use anyhow::{Context, Result};
 use object::{Object, ObjectSymbol};
 use std::collections::HashMap;
@@ -219,7 +219,7 @@ fn plain(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::{ASSEMBLY, Comparable, FRAMES, SEGMENT};
-    use crate::pprof::{Mapping, Place, Traced};
+    use crate::traced::{Mapping, Place, Traced};
     use std::collections::HashMap;
     use std::path::PathBuf;
     use std::rc::Rc;
@@ -365,9 +365,14 @@ mod tests {
             "main.a"
         ])));
         assert!(!Comparable::is_whole(&frames(&[
-            "leaf",
             "_cgo_1_Cfunc_a",
+            "runtime.x",
             "main.a"
+        ])));
+        assert!(Comparable::is_whole(&frames(&[
+            "free",
+            "runtime.cgocall",
+            "main._Cfunc_free"
         ])));
     }
 

@@ -1,10 +1,9 @@
 //! Reads pprof files through `go tool pprof`, as those who use them do.
 
 use anyhow::{Context, Result};
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::rc::Rc;
 
 /// Samples of each function in which the leaf of a stack was, by `go tool pprof -top`.
 pub fn self_time(file: &Path) -> Result<BTreeMap<String, u64>> {
@@ -16,63 +15,36 @@ pub fn traced_total(file: &Path) -> Result<u64> {
     parse_traces(&tool(file, &["-traces"])?)
 }
 
-/// One stack of a profile.
+/// One sample, or several equal ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Traced {
-    /// How many samples.
+pub struct Sample {
+    /// How many.
     pub count: u64,
-    /// Where the frames are, innermost first.
-    pub places: Vec<Rc<Place>>,
+    /// The frames, innermost first, inlined functions included.
+    pub frames: Vec<Frame>,
+    /// Whether our profile says that kernel code was interrupted.
+    pub from_kernel: bool,
 }
 
-/// Where a frame is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// As the file has it.
+/// One frame of a sample.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// Its name; the address if it has none.
+    pub function: String,
+    /// Source file and line, as `file:line`.
+    pub place: String,
+    /// Where it is, in the process.
     pub address: u64,
-    /// The mapping that holds the address.
-    pub mapping: Option<Rc<Mapping>>,
-    /// The functions there: the last one, and before it those that are inlined into it. Empty if there is no name.
-    pub functions: Vec<String>,
 }
 
-/// A mapping of the profiled process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping {
-    /// Where it starts.
-    pub start: u64,
-    /// What is there: an offset in the file.
-    pub offset: u64,
-    /// The file.
-    pub path: String,
+/// The samples of all these files together, by `go tool pprof -raw`, which names what the files do not.
+pub fn samples(files: &[PathBuf]) -> Result<Vec<Sample>> {
+    parse_raw(&crate::programs::run(
+        Command::new("go").args(["tool", "pprof", "-raw"]).args(files),
+    )?)
 }
 
-impl Traced {
-    /// Whether the sample was taken in the kernel, as far as kernel frames were recorded.
-    pub fn from_kernel(&self) -> bool {
-        self.places.first().is_some_and(|place| place.in_file("[kernel]"))
-    }
-}
-
-impl Place {
-    /// Whether the address is in this file.
-    pub fn in_file(&self, path: &str) -> bool {
-        self.mapping.as_ref().is_some_and(|mapping| mapping.path == path)
-    }
-
-    /// What is in the file at the address.
-    pub fn offset(&self) -> Option<u64> {
-        let mapping = self.mapping.as_ref()?;
-        Some(self.address.checked_sub(mapping.start)? + mapping.offset)
-    }
-}
-
-/// All stacks, by `go tool pprof -raw`.
-pub fn stacks(file: &Path) -> Result<Vec<Traced>> {
-    parse_raw(&tool(file, &["-raw"])?)
-}
-
-fn tool(file: &Path, mode: &[&str]) -> Result<String> {
+pub(crate) fn tool(file: &Path, mode: &[&str]) -> Result<String> {
     crate::programs::run(
         Command::new("go")
             .args(["tool", "pprof"])
@@ -125,81 +97,76 @@ fn parse_traces(text: &str) -> Result<u64> {
     Ok(total)
 }
 
-/// Three lists: samples (`COUNT TIME: LOCATION…`), locations (`ID: ADDRESS M=MAPPING FUNCTION FILE…`, and a line for each
-/// function that it is inlined into), mappings (`ID: START/END/OFFSET PATH…`). The later ones explain the earlier ones.
-fn parse_raw(text: &str) -> Result<Vec<Traced>> {
-    let (text, mappings) = text.split_once("\nMappings\n").context("no mappings")?;
-    let (samples, locations) = text.split_once("\nLocations\n").context("no locations")?;
-    let samples = samples.split_once("\nSamples:\n").context("no samples")?.1;
-
-    let mut by_id = HashMap::new();
-    for line in mappings.lines() {
-        let place = || format!("not a mapping of pprof's: {line:?}");
-        let (id, rest) = line.trim_start().split_once(": ").with_context(place)?;
-        let mut words = rest.split(' ');
-        let mut numbers = words.next().with_context(place)?.split('/').map(hexadecimal);
-        let mut number = || numbers.next().with_context(place)?;
-        let (start, _, offset) = (number()?, number()?, number()?);
-        let path = words.next().unwrap_or_default().to_owned();
-        by_id.insert(format!("M={id}"), Rc::new(Mapping { start, offset, path }));
-    }
-
-    let mut places: Vec<(u64, Place)> = Vec::new();
-    for line in locations.lines() {
-        let place = || format!("not a location of pprof's: {line:?}");
-        let mut words = line.split_ascii_whitespace().peekable();
-        let id = words.peek().and_then(|word| word.strip_suffix(':')?.parse().ok());
-        if let Some(id) = id {
-            let address = hexadecimal(words.nth(1).with_context(place)?)?;
-            let mapping = words.next_if(|word| word.starts_with("M="));
-            let mapping = mapping.and_then(|id| by_id.get(id)).cloned();
-            let functions = Vec::new();
-            places.push((
-                id,
-                Place {
-                    address,
-                    mapping,
-                    functions,
-                },
-            ));
-        }
-        if let (Some(function), Some((_, last))) = (words.next(), places.last_mut()) {
-            last.functions.push(function.to_owned());
+/// Samples (`value value: location location …`, then lines of labels), and locations (`id: address M=mapping name
+/// file:line:column s=line`, a line for each function, the address on the first one).
+fn parse_raw(text: &str) -> Result<Vec<Sample>> {
+    let mut lines = text.lines().skip_while(|line| *line != "Samples:").skip(2);
+    let mut samples: Vec<(u64, Vec<u64>, bool)> = Vec::new();
+    for line in lines.by_ref().take_while(|line| *line != "Locations") {
+        let place = || format!("not a sample of pprof's: {line:?}");
+        match line.split_once(": ") {
+            Some((values, locations)) if values.split_whitespace().all(is_number) => {
+                let count = values.split_whitespace().next().with_context(place)?.parse()?;
+                let locations = locations
+                    .split_whitespace()
+                    .map(str::parse)
+                    .collect::<Result<_, _>>()?;
+                samples.push((count, locations, false));
+            }
+            _ if line.contains("mode:[kernel]") => samples.last_mut().with_context(place)?.2 = true,
+            _ => {}
         }
     }
-    let places: HashMap<u64, Rc<Place>> = places
+    let mut locations: BTreeMap<u64, Vec<Frame>> = BTreeMap::new();
+    let (mut id, mut address) = (0, 0);
+    for line in lines.take_while(|line| *line != "Mappings") {
+        let mut rest = line.trim_start();
+        if let Some((number, after)) = rest.split_once(": 0x")
+            && is_number(number)
+        {
+            let (hex, after) = after.split_once(' ').unwrap_or((after, ""));
+            (id, address) = (number.parse()?, u64::from_str_radix(hex, 16)?);
+            let described = after.split_once(' ').filter(|_| after.starts_with("M="));
+            rest = described.map_or(after, |(_, after)| after);
+        }
+        locations.entry(id).or_default().push(frame(rest.trim(), address));
+    }
+    let frames = |ids: &[u64]| {
+        ids.iter()
+            .filter_map(|id| locations.get(id))
+            .flatten()
+            .cloned()
+            .collect()
+    };
+    Ok(samples
         .into_iter()
-        .map(|(id, place)| (id, Rc::new(place)))
-        .collect();
-
-    let mut stacks = Vec::new();
-    for line in samples.lines() {
-        // Others are labels of the sample before, or the heading.
-        let Some((values, ids)) = line.split_once(": ") else {
-            continue;
-        };
-        let Some(count) = values
-            .split_ascii_whitespace()
-            .next()
-            .and_then(|n| n.parse().ok())
-        else {
-            continue;
-        };
-        let place = |id: &str| places.get(&id.parse().ok()?).cloned();
-        let places = ids
-            .split_ascii_whitespace()
-            .map(|id| place(id).with_context(|| format!("no location {id}")));
-        stacks.push(Traced {
+        .map(|(count, ids, from_kernel)| Sample {
             count,
-            places: places.collect::<Result<_>>()?,
-        });
-    }
-    Ok(stacks)
+            frames: frames(&ids),
+            from_kernel,
+        })
+        .collect())
 }
 
-fn hexadecimal(text: &str) -> Result<u64> {
-    let digits = text.strip_prefix("0x").unwrap_or(text);
-    u64::from_str_radix(digits, 16).with_context(|| format!("not a hexadecimal number: {text:?}"))
+/// `name file:line:column s=line`, or nothing.
+fn frame(text: &str, address: u64) -> Frame {
+    let described = text.rsplit_once(" s=").and_then(|(described, _)| {
+        let (place, _column) = described.rsplit_once(':')?;
+        place.rsplit_once(' ')
+    });
+    let (function, place) = described.unwrap_or(("", ""));
+    Frame {
+        function: match function {
+            "" => format!("{address:#x}"),
+            function => function.to_owned(),
+        },
+        place: place.to_owned(),
+        address,
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The name without pprof's remark that the function was inlined.
@@ -210,7 +177,7 @@ fn plain(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_raw, parse_top, parse_traces, self_time, stacks, traced_total};
+    use super::{parse_raw, parse_top, parse_traces, self_time, traced_total};
     use crate::programs::{self, Form};
     use crate::target::Target;
 
@@ -231,15 +198,38 @@ mod tests {
         let functions = self_time(&file).unwrap();
         assert!(functions.values().sum::<u64>() > 0);
         assert_eq!(functions.values().sum::<u64>(), traced_total(&file).unwrap());
-        let stacks = stacks(&file).unwrap();
-        let all = stacks.iter().map(|stack| stack.count).sum::<u64>();
-        assert_eq!(all, traced_total(&file).unwrap());
-        assert!(stacks.iter().any(|stack| {
-            stack
-                .places
-                .iter()
-                .any(|place| place.functions == ["main.share8"])
-        }));
+    }
+
+    #[test]
+    fn a_raw_profile_has_all_frames_with_their_places() {
+        let text = "PeriodType: cpu nanoseconds\nSamples:\nsamples/count cpu/nanoseconds[dflt]\n\
+            \x20         2    4008016: 1 2 3 \n\
+            \x20               mode:[kernel] thread:[t: 1]\n\
+            \x20               pid:[7] tid:[8]\n\
+            \x20         1    2004008: 3 \n\
+            Locations\n\
+            \x20    1: 0x200 cFunction t.go:66048:0 s=0\n\
+            \x20            ns::f<int, long> t.go:512:0 s=0(_ZN2ns1fE)\n\
+            \x20    2: 0x48e M=1 main.G1 /src/t.go:55:0 s=54\n\
+            \x20    3: 0x500 M=1 \n\
+            Mappings\n1: 0x402000/0x560000/0x2000 /bin/t  [FN]\n";
+        let samples = parse_raw(text).unwrap();
+        let shown: Vec<String> = samples[0]
+            .frames
+            .iter()
+            .map(|frame| format!("{} {} {:x}", frame.function, frame.place, frame.address))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "cFunction t.go:66048 200",
+                "ns::f<int, long> t.go:512 200",
+                "main.G1 /src/t.go:55 48e",
+                "0x500  500"
+            ]
+        );
+        assert!(samples[0].from_kernel && !samples[1].from_kernel);
+        assert_eq!((samples[0].count, samples[1].frames.len()), (2, 1));
     }
 
     #[test]
@@ -254,34 +244,6 @@ mod tests {
             functions.into_iter().collect::<Vec<_>>(),
             [("gotarget.Step".to_owned(), 3), ("main.share8".to_owned(), 7)]
         );
-    }
-
-    #[test]
-    fn raw_profiles_are_put_together() {
-        let text = "PeriodType: cpu nanoseconds\nSamples:\nsamples/count cpu/nanoseconds\n\
-            \x20         3   12000000: 1 2 \n                thread:[t]\n          1    4000000: 3 \nLocations\n\
-            \x20    1: 0x1010 M=1 inner /a.c:0:0 s=0\n             outer /a.c:9:0 s=0\n\
-            \x20    2: 0x1020 M=1 \n     3: 0x5 other /b.c:1:0 s=0\nMappings\n1: 0x1000/0x2000/0x400 /a.so abc [FN]\n";
-        let stacks = parse_raw(text).unwrap();
-        let shown: Vec<_> = stacks
-            .iter()
-            .map(|stack| {
-                let places = stack
-                    .places
-                    .iter()
-                    .map(|place| (place.offset(), place.functions.join("<")));
-                (stack.count, places.collect::<Vec<_>>())
-            })
-            .collect();
-        let inlined = (Some(0x410), "inner<outer".to_owned());
-        assert_eq!(
-            shown,
-            [
-                (3, vec![inlined, (Some(0x420), String::new())]),
-                (1, vec![(None, "other".to_owned())])
-            ]
-        );
-        assert!(parse_raw("Samples:").is_err());
     }
 
     #[test]

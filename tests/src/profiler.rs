@@ -243,8 +243,8 @@ impl Summary {
         self.number("/samples/complete")
     }
 
-    /// Samples whose stacks are as the program's hooks answered.
-    pub fn answered(&self) -> Result<u64> {
+    /// Samples whose stacks are as the hooks of the program said.
+    pub fn hook_answers(&self) -> Result<u64> {
         self.number("/hooks/used")
     }
 
@@ -261,6 +261,11 @@ impl Summary {
             .filter_map(|(reason, n)| Some((reason.clone(), n.as_u64()?)))
             .filter(|(_, n)| *n > 0)
             .collect())
+    }
+
+    /// Answers of hooks that were for another instruction than the one that was sampled.
+    pub fn mismatched_answers(&self) -> Result<u64> {
+        self.number("/hooks/refused/the answer was for another instruction")
     }
 
     /// Samples that are not in the profile.
@@ -288,7 +293,7 @@ mod tests {
         .unwrap();
         let numbers = [summary.kept(), summary.complete(), summary.lost()];
         assert_eq!(numbers.map(Result::unwrap), [7, 6, 3]);
-        let hooks = (summary.answered().unwrap(), summary.unanswered().unwrap());
+        let hooks = (summary.hook_answers().unwrap(), summary.unanswered().unwrap());
         assert_eq!(hooks, (4, 1));
         let not_asked = summary.not_asked().unwrap();
         assert_eq!(

@@ -14,6 +14,7 @@ mod install;
 mod leave;
 mod leftovers;
 mod map;
+mod rescue;
 mod sys;
 mod thread;
 
@@ -25,6 +26,7 @@ pub use error::{Error, Failing};
 pub use install::Installed;
 pub use leave::{Disposition, Left, Mapping};
 pub use map::Mapped;
+pub use rescue::Inside;
 
 use crate::addr::Avma;
 use crate::target::go::Layout;
@@ -61,6 +63,8 @@ pub struct Plan {
     pub errno_location: Option<Avma>,
     /// The functions that Go installs as signal handlers: `runtime.cgoSigtramp` and `runtime.sigtramp`.
     pub go_handlers: Vec<Avma>,
+    /// Address of the function `runtime.asyncPreempt`.
+    pub async_preempt: Option<Avma>,
     /// Which signals are ours.
     pub accept: Accept,
 }
@@ -112,6 +116,9 @@ impl Plan {
         offset(&config.m_ncgo, self.layout.m_ncgo);
         offset(&config.m_cgo_callers_use, self.layout.m_cgo_callers_use);
         offset(&config.m_procid, self.m_procid);
+        config
+            .async_preempt
+            .store(self.async_preempt.map_or(0, |address| address.0), Relaxed);
     }
 }
 

@@ -10,6 +10,15 @@ use target::{COOKIE, TOOLCHAINS, Target};
 
 pub(super) use death::step;
 
+/// The first number in the full test, `cargo xtask test --full`; else the second.
+fn full([full, quick]: [u32; 2]) -> u32 {
+    if std::env::var_os("PROFILER_TEST_FULL").is_some() {
+        full
+    } else {
+        quick
+    }
+}
+
 fn install(target: &Target) -> Installed {
     let mapped = Mapped::new(target.process(), target.plan.clone()).expect("it can be mapped");
     mapped.install().expect("it can be installed")
@@ -125,6 +134,34 @@ fn signals_of_others_reach_the_handler_before_ours() {
     assert_eq!(left.disposition, Disposition::Restored);
     target.send(tids[0], 63, COOKIE).expect("a thread");
     assert_eq!(target.line(), "received\n");
+    target.finish();
+}
+
+#[test]
+fn a_signal_of_go_s_that_comes_together_with_ours_is_handled_before() {
+    let target = Target::start("local");
+    let installed = install(&target);
+    for _ in 0..20 {
+        // What waits for a stopped process is delivered when it goes on, Go's signal for preemption first.
+        target.stop();
+        for &tid in target.workers.keys() {
+            target.send(tid, 23, 0).expect("a thread");
+        }
+        let begun = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| ask(&target, &installed, 1));
+            while !target.all_have_pending(installed.signal()) {
+                std::thread::yield_now();
+            }
+            target.go_on();
+            asking.join().expect("answers")
+        });
+        for answer in &begun {
+            assert!(!target.plan.go_handlers.contains(&answer.pc), "{answer:?}");
+            assert!(target.plan.async_preempt != Some(answer.pc), "{answer:?}");
+            check(&target, answer);
+        }
+    }
+    installed.leave(Some(80)).expect("it can be left");
     target.finish();
 }
 
@@ -257,7 +294,7 @@ fn without_a_hook_or_while_disabled_nothing_is_called() {
 }
 
 #[test]
-fn two_hundred_cycles_leave_nothing_while_signals_rain_on_every_thread() {
+fn cycles_leave_nothing_while_signals_rain_on_every_thread() {
     let target = Target::start("local");
     let before = target.state();
     let is_over = AtomicBool::new(false);
@@ -272,7 +309,7 @@ fn two_hundred_cycles_leave_nothing_while_signals_rain_on_every_thread() {
                 std::thread::sleep(Duration::from_micros(500));
             }
         });
-        for _ in 0..200 {
+        for _ in 0..full([2000, 500]) {
             let installed = install(&target);
             let answers = ask(&target, &installed, 1);
             answers.iter().for_each(|answer| _ = check(&target, answer));

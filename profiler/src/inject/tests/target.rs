@@ -5,9 +5,11 @@ use crate::gopclntab::Pclntab;
 use crate::inject::{Accept, Plan};
 use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
+use crate::target::status::Status;
 use bytes::Bytes;
 use nix::libc;
 use object::{Object, ObjectSymbol};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -151,6 +153,35 @@ impl Target {
         written.expect("it can be written");
     }
 
+    /// Stops all its threads.
+    pub(super) fn stop(&self) {
+        self.kill(Signal::STOP);
+        let process = self.process();
+        let is_stopped = |tid| process.status(tid).is_some_and(|status| status.is_stopped());
+        while !process.tids().into_iter().all(is_stopped) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether `signal` waits for each worker.
+    pub(super) fn all_have_pending(&self, signal: u32) -> bool {
+        let process = self.process();
+        let pending = |&tid: &u32| process.status(tid).map_or(0, |status| status.pending);
+        self.workers
+            .keys()
+            .all(|tid| pending(tid) & 1 << (signal - 1) != 0)
+    }
+
+    /// Lets them go on.
+    pub(super) fn go_on(&self) {
+        self.kill(Signal::CONT);
+    }
+
+    fn kill(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().cast_signed()).expect("an id");
+        kill_process(pid, signal).expect("it is ours");
+    }
+
     /// Sends `signal` to a thread, as the kernel would.
     pub(super) fn send(&self, tid: u32, signal: u32, value: u64) -> std::io::Result<()> {
         // siginfo of rt_tgsigqueueinfo(2): signal at 0, code at 8, value at 24.
@@ -193,10 +224,21 @@ impl Target {
         let process = self.process();
         let maps = process.maps().expect("maps");
         let leader = process.status(self.pid()).expect("it runs");
-        let blocked = process
+        let of_threads = |set: fn(&Status) -> u64| {
+            process
+                .tids()
+                .into_iter()
+                .filter(|tid| self.workers.contains_key(tid))
+                .filter_map(|tid| Some((tid, set(&process.status(tid)?))))
+                .collect()
+        };
+        let children = process
             .tids()
             .into_iter()
-            .filter_map(|tid| Some((tid, process.status(tid)?.blocked)));
+            .filter_map(|tid| {
+                std::fs::read_to_string(format!("/proc/{}/task/{tid}/children", self.pid())).ok()
+            })
+            .collect();
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("descriptors")
             .flatten();
@@ -209,9 +251,9 @@ impl Target {
             caught: leader.caught,
             ignored: leader.ignored,
             tracer: leader.tracer,
-            blocked: blocked
-                .filter(|(tid, _)| self.workers.contains_key(tid))
-                .collect(),
+            blocked: of_threads(|status| status.blocked),
+            pending: of_threads(|status| status.pending),
+            children,
             descriptors: descriptors
                 .map(|entry| (entry.file_name(), std::fs::read_link(entry.path()).ok()))
                 .map(|entry| format!("{entry:?}"))
@@ -252,6 +294,8 @@ pub(super) struct State {
     pub(super) ignored: u64,
     tracer: u32,
     blocked: BTreeMap<u32, u64>,
+    pending: BTreeMap<u32, u64>,
+    children: String,
     descriptors: BTreeSet<String>,
 }
 
@@ -301,6 +345,7 @@ pub(super) fn plan(pid: u32) -> Plan {
         .into_iter()
         .filter_map(address)
         .collect(),
+        async_preempt: address("runtime.asyncPreempt.abi0").or_else(|| address("runtime.asyncPreempt")),
         accept: ACCEPT,
     }
 }
