@@ -78,11 +78,13 @@ fn agree(hooks: &str, toolchain: &str) -> Result<()> {
     let recording = record_both(&program, hooks, &file)?;
 
     let mut comparable = Comparable::new(&program.path)?;
-    let theirs = stacks(&mut comparable, &traced::stacks(&file)?);
+    let by_go = traced::stacks(&file)?;
+    let theirs = stacks(&mut comparable, &by_go);
     let recorded = traced::stacks(&recording.pprof())?;
     let ours = stacks(&mut comparable, &recorded);
     eprintln!("{hooks}, {toolchain}:");
     account_for_all(&recorded, recording.summary()?)?;
+    same_names(&comparable, &recorded, &by_go)?;
     deeper(&ours, &theirs, hooks != "leaf")?;
     let has_contexts = hooks != "leaf";
     let (ours_cut, theirs_cut) = (counts(&ours, has_contexts), counts(&theirs, has_contexts));
@@ -191,6 +193,42 @@ fn account_for_all(recorded: &[Traced], summary: &Summary) -> Result<()> {
         percent(answered, asked) >= ANSWERED,
         "{answered} of {asked} answered"
     );
+    Ok(())
+}
+
+/// What the program's symbolizer named for Go, it named for us, functions that it says are inlined included.
+fn same_names(comparable: &Comparable, ours: &[Traced], theirs: &[Traced]) -> Result<()> {
+    let names = |stacks: &[Traced]| {
+        let mut names: BTreeMap<u64, BTreeSet<Vec<String>>> = BTreeMap::new();
+        let places = stacks.iter().flat_map(|stack| &stack.places);
+        for place in places.filter(|place| !comparable.is_go(place) && !place.functions.is_empty()) {
+            let of_place = names.entry(place.address).or_default();
+            of_place.insert(place.functions.clone());
+        }
+        names
+    };
+    let (ours, theirs) = (names(ours), names(theirs));
+    let both: Vec<_> = theirs
+        .iter()
+        .filter_map(|(address, names)| Some((names, ours.get(address)?)))
+        .collect();
+    // The same address may also have been walked to, in a sample whose thread was not asked.
+    let same = both
+        .iter()
+        .filter(|(theirs, ours)| theirs.is_subset(ours))
+        .count();
+    let invented = ours.values().flatten().filter(|names| {
+        names[..] == ["fold_letter", "fold"]
+            || names.iter().any(|name| name.starts_with("libsqlite3.so.0+0x"))
+    });
+    eprintln!(
+        "    {same} of {} addresses of C that both have are named alike; {} have names that the symbolizer made",
+        both.len(),
+        invented.count()
+    );
+    for (theirs, ours) in both.iter().filter(|(theirs, ours)| !theirs.is_subset(ours)) {
+        eprintln!("{theirs:?} {ours:?}");
+    }
     Ok(())
 }
 

@@ -92,6 +92,11 @@ impl Comparable {
         })
     }
 
+    /// Whether Go's function is at this place, or assembly that belongs to Go's.
+    pub fn is_go(&self, place: &Place) -> bool {
+        self.go.contains(&place.address)
+    }
+
     /// The frames that both profiles have, innermost first; `None` if Go's has no such stacks.
     pub fn frames(&mut self, stack: &Traced) -> Option<Vec<Frame>> {
         let is_unseen = |place: &Place| place.functions.iter().any(|f| UNSEEN.contains(&plain(f)));
@@ -166,7 +171,7 @@ impl Comparable {
         }
         match place.functions.last() {
             None => c(format!("{:#x}", place.address)),
-            Some(_) if self.go.contains(&place.address) => {
+            Some(_) if self.is_go(place) => {
                 let frame = |name: &String| Frame {
                     name: plain(name).to_owned(),
                     is_c: false,

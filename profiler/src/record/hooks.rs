@@ -181,6 +181,11 @@ impl Hooks {
         self.waiting.insert(pid);
     }
 
+    /// The processes that are honoured.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.processes.keys().copied()
+    }
+
     /// Whether any process is honoured.
     pub fn is_engaged(&self) -> bool {
         !self.processes.is_empty()
