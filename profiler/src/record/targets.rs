@@ -187,6 +187,8 @@ impl Targets {
                 m_procid: layout.m_procid,
                 m_lockedg: layout.m_lockedg,
                 traceback: sites.variables.traceback.to_avma(bias),
+                symbolizer: sites.variables.symbolizer.to_avma(bias),
+                exit: sites.exit.to_avma(bias),
                 callers: sites.variables.callers.to_avma(bias),
                 call_traceback: sites.call_traceback.map(|address| address.to_avma(bias)),
                 errno_location,

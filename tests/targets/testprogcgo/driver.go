@@ -18,8 +18,8 @@ func init() {
 const mark = "driver: end of round"
 
 // drive runs the program named by the second argument until standard input ends. What it prints is kept, and
-// written as one line for each line of input. The program has run once, with its hooks registered, when the driver says
-// that it is ready.
+// written as one line for each line of input. After the line "pause" it does nothing until the next line. The program has
+// run once, with its hooks registered, when the driver says that it is ready.
 func drive() {
 	program := cmds[os.Args[2]]
 	stdout := os.Stdout
@@ -55,13 +55,16 @@ func drive() {
 	fmt.Fprintf(stdout, "ready %d\n", os.Getpid())
 	for {
 		select {
-		case _, open := <-requests:
+		case request, open := <-requests:
 			if !open {
 				fmt.Fprintf(stdout, "checksum %s %d\n", os.Args[2], rounds)
 				return
 			}
 			fmt.Fprintln(stdout, strings.Join(output, " "))
 			output = nil
+			if request == "pause" {
+				<-requests
+			}
 		default:
 			round()
 		}

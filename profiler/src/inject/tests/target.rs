@@ -289,6 +289,8 @@ pub(super) fn plan(pid: u32) -> Plan {
             _ => 384,
         },
         traceback: needed("runtime.cgoTraceback"),
+        symbolizer: needed("runtime.cgoSymbolizer"),
+        exit: address("runtime.exit.abi0").unwrap_or_else(|| needed("runtime.exit")),
         callers: needed("_cgo_callers"),
         call_traceback: address("x_cgo_call_traceback_function"),
         errno_location: Some(errno_location(pid)),
