@@ -45,7 +45,14 @@ fn the_child_that_dies() {
 
 #[test]
 fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
-    let target = Target::start("local");
+    let mut target = Target::start("local");
+    die_at_every_step(&mut target, |_| {});
+    target.finish();
+}
+
+/// Has a child of ours die at each step of honouring the hooks of `target`, and after each death sees to it that the next
+/// run leaves the target as it was, and that it is `well`.
+pub(super) fn die_at_every_step(target: &mut Target, mut well: impl FnMut(&mut Target)) {
     let before = target.state();
     let mut deaths = 0;
     let mut remains = 0;
@@ -62,11 +69,12 @@ fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
         }
         assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status}");
         deaths += 1;
+        well(target);
         remains += u32::from(target.state() != before);
-        install(&target).leave(Some(0)).expect("it can be left");
-        if has_helper(&target) {
+        install(target).leave(Some(0)).expect("it can be left");
+        if has_helper(target) {
             // The system call that was begun for the dead was made only after the next run had looked.
-            install(&target).leave(Some(0)).expect("it can be left");
+            install(target).leave(Some(0)).expect("it can be left");
         }
         target.assert_state(&before);
     }
@@ -74,7 +82,6 @@ fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
         deaths > 50 && remains > 20,
         "{deaths} deaths, {remains} left something"
     );
-    target.finish();
 }
 
 /// Whether anything of ours is in the target.

@@ -1,6 +1,7 @@
 mod death;
 mod refusals;
 mod snapshot;
+mod table;
 mod target;
 
 use super::{Disposition, Error, Installed, Mapped, Mapping};

@@ -1,0 +1,284 @@
+//! In a program without Go: a thread that runs code of its own, or waits in a system call that can begin again.
+//!
+//! It may hold any lock, since raw system calls take none. But it must go on exactly as it would have without us, also
+//! if we die in the middle of a call. So it makes a *detour*. While it is stopped, this is written below its red zone,
+//! where the ABI has nothing of use:
+//!
+//! ```text
+//! new stack pointer ─► address of libc's `mov $15, %rax; syscall`
+//!                      signal frame with all its registers ── as the kernel makes it for a handler
+//! ```
+//!
+//! Then one request sets its registers: to a `syscall; ret` in libc, with a call of ours. If nobody is there to stop it
+//! after that, it returns into rt_sigreturn(2), and that to where it was: with all registers, the vector registers
+//! and the signal mask included. Usually we are there, and set the registers ourselves.
+//!
+//! A system call in which it waited begins again, as after a signal that nobody handles. That is no difference to it
+//! if nothing has happened in the call yet and it waits without a limit of time: those are the calls in [`waits`].
+
+use super::{Borrowed, Fault, NO_CALL, SYSCALL_INSTRUCTION, Seized, pid};
+use crate::inject::sys;
+use crate::target::calls::SystemCalls;
+use crate::target::process::{Process, Task};
+use crate::target::status::Syscall;
+use nix::libc::user_regs_struct;
+use nix::sys::ptrace;
+
+/// The bytes below the stack pointer that belong to the interrupted function (System V ABI for x86-64, 3.2.2).
+const RED_ZONE: u64 = 128;
+/// Room that a stack must have: for the detour, and as much again as a signal handler should find.
+const ROOM: u64 = 32 << 10;
+/// The selector of 64-bit code (arch/x86/include/asm/segment.h, `__USER_CS`).
+const CODE_64: u64 = 0x33;
+
+/// `-ERESTARTSYS`, `-ERESTARTNOINTR` and `-ERESTARTNOHAND` (include/linux/errno.h): the call begins again if no signal is
+/// handled.
+const BEGINS_AGAIN: [i64; 3] = [-512, -513, -514];
+/// `-ERESTART_RESTARTBLOCK`: it goes on with what the kernel remembers of it.
+const GOES_ON: i64 = -516;
+
+const READ: u64 = 0;
+const POLL: u64 = 7;
+const PAUSE: u64 = 34;
+const WAIT4: u64 = 61;
+const FUTEX: u64 = 202;
+const EPOLL_WAIT: u64 = 232;
+const WAITID: u64 = 247;
+const EPOLL_PWAIT: u64 = 281;
+/// Calls that the kernel begins again with another signal mask: rt_sigsuspend, pselect6 and ppoll.
+const WITH_MASK: [u64; 3] = [130, 270, 271];
+
+/// Waiting threads first: nobody notices that they are stopped.
+pub(super) fn candidates<'t>(process: &Process, tasks: impl Iterator<Item = &'t Task>) -> Vec<u32> {
+    let (mut waiting, mut running) = (Vec::new(), Vec::new());
+    for task in tasks {
+        match task.syscall {
+            Some(call) if waits(process, &call) => waiting.push(task.tid),
+            None if task.status.state == b'R' => running.push(task.tid),
+            _ => {}
+        }
+    }
+    waiting.append(&mut running);
+    waiting
+}
+
+/// Whether a call waits for as long as it takes, and begins again (signal(7)) after a signal that nobody handles.
+fn waits(process: &Process, call: &Syscall) -> bool {
+    let [a, _, c, d, ..] = call.arguments;
+    match call.number {
+        // FUTEX_WAIT and FUTEX_WAIT_BITSET, with or without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME.
+        FUTEX => matches!(call.arguments[1] & 0x7f, 0 | 9) && d == 0,
+        PAUSE | WAIT4 | WAITID => true,
+        POLL => (c as i32) < 0,
+        // Sockets can have a limit of time, and devices a will of their own.
+        READ => std::fs::read_link(format!("/proc/{}/fd/{a}", process.pid))
+            .is_ok_and(|file| file.to_string_lossy().starts_with("pipe:[")),
+        _ => false,
+    }
+}
+
+impl<'p> Seized<'p> {
+    /// Makes sure that the thread can make a detour and come back, and prepares that.
+    pub(super) fn borrow_for_detours(self, calls: &SystemCalls) -> Result<Borrowed<'p>, Fault> {
+        let regs = self.request(ptrace::getregs(pid(self.tid)))?;
+        let status = self.process.status(self.tid).ok_or(Fault::Unfit)?;
+        self.begin_epoll_again(&regs, status.pending & !status.blocked)?;
+        let Some(after) = resumed(&regs) else {
+            return Err(Fault::Unfit);
+        };
+        let begins_again = after.rip != regs.rip;
+        let in_64_bit_code = regs.cs == CODE_64
+            && (!begins_again || self.read(after.rip, SYSCALL_INSTRUCTION.len())? == SYSCALL_INSTRUCTION);
+        if !in_64_bit_code || self.is_in_sequence()? || !self.is_on_own_stack(&regs)? {
+            return Err(Fault::Unfit);
+        }
+        if !calls.are_there(self.process) {
+            return Err(Fault::Unfit);
+        }
+        let state = sys::extended_state(self.tid).or(Err(Fault::Unfit))?;
+        let state = Xsave::in_frame(state).ok_or(Fault::Unfit)?;
+        let state_at = regs.rsp.wrapping_sub(RED_ZONE + state.0.len() as u64) & !63;
+        let sp = state_at.wrapping_sub(8 + FRAME as u64) & !15;
+        let mut detour = calls.sigreturn.0.to_le_bytes().to_vec();
+        detour.extend(frame(&after, status.blocked, state_at));
+        self.write(state_at, &state.0)?;
+        self.write(sp, &detour)?;
+        Ok(Borrowed {
+            thread: self,
+            regs,
+            after,
+            // The kernel decides whether the call begins again, by the handler of the signal.
+            after_signal: regs,
+            call: (calls.call.0, sp),
+            scratch: sp.wrapping_sub(2 * Borrowed::SCRATCH),
+            is_changed: false,
+        })
+    }
+
+    /// Whether the thread is in a restartable sequence (rseq(2)), or has been: the kernel aborts it only where it finds it.
+    fn is_in_sequence(&self) -> Result<bool, Fault> {
+        match sys::rseq(self.tid) {
+            Ok(0) => Ok(false),
+            // `rseq_cs` is its second word.
+            Ok(area) => Ok(self.word(area.wrapping_add(8))? != 0),
+            // A kernel that does not say.
+            Err(_) => Ok(true),
+        }
+    }
+
+    /// Whether the thread is on the stack that it was made with, and that has room. glibc and musl keep what the thread
+    /// pointer leads to at its upper end; that of the main thread the kernel names. A stack of the program's own making, a
+    /// coroutine's or an alternate one, may be small.
+    fn is_on_own_stack(&self, regs: &user_regs_struct) -> Result<bool, Fault> {
+        let maps = self.process.maps().or(Err(Fault::Unfit))?;
+        let stack = maps.iter().find(|map| (map.start..map.end).contains(&regs.rsp));
+        Ok(stack.is_some_and(|stack| {
+            let is_own = stack.name == "[stack]" || (regs.rsp..stack.end).contains(&regs.fs_base);
+            is_own && regs.rsp - stack.start >= ROOM
+        }))
+    }
+
+    /// epoll_wait(2) is the one common call that our stop ends early, though nothing has happened. The thread was not in it
+    /// when we looked, but may be by now: it begins again, unless a signal waits which would have ended it anyway.
+    fn begin_epoll_again(&self, regs: &user_regs_struct, pending: u64) -> Result<(), Fault> {
+        let is_ended = regs.rax.cast_signed() == -i64::from(nix::libc::EINTR);
+        if is_ended && matches!(regs.orig_rax, EPOLL_WAIT | EPOLL_PWAIT) && pending == 0 {
+            self.request(ptrace::setregs(pid(self.tid), again(regs)))?;
+            return Err(Fault::Unfit);
+        }
+        Ok(())
+    }
+}
+
+/// The registers with which a thread that was stopped goes on, if it is certain that it can be made to.
+fn resumed(regs: &user_regs_struct) -> Option<user_regs_struct> {
+    let mut after = *regs;
+    after.orig_rax = NO_CALL;
+    if regs.orig_rax.cast_signed() < 0 {
+        return Some(after);
+    }
+    match regs.rax.cast_signed() {
+        _ if WITH_MASK.contains(&regs.orig_rax) => None,
+        GOES_ON if regs.orig_rax == POLL && (regs.rdx as i32) < 0 => Some(again(regs)),
+        GOES_ON => None,
+        result if BEGINS_AGAIN.contains(&result) => Some(again(regs)),
+        // The call is over.
+        _ => Some(after),
+    }
+}
+
+/// The registers with which an interrupted system call begins again (arch/x86/kernel/signal.c,
+/// `arch_do_signal_or_restart`).
+fn again(regs: &user_regs_struct) -> user_regs_struct {
+    user_regs_struct {
+        rax: regs.orig_rax,
+        rip: regs.rip.wrapping_sub(SYSCALL_INSTRUCTION.len() as u64),
+        orig_rax: NO_CALL,
+        ..*regs
+    }
+}
+
+/// A stack for a copy of a thread that nobody holds: the `ret` behind its system call leads it to exit_group(2).
+pub(super) fn stack_to_exit(calls: &SystemCalls, regs: &user_regs_struct, code: u32) -> Vec<u8> {
+    const EXIT_GROUP: u64 = 231;
+    let exit = user_regs_struct {
+        rip: calls.call.0,
+        rax: EXIT_GROUP,
+        rdi: code.into(),
+        ..*regs
+    };
+    let mut stack = calls.sigreturn.0.to_le_bytes().to_vec();
+    stack.extend(frame(&exit, u64::MAX, 0));
+    stack
+}
+
+/// Size of the part of `struct rt_sigframe` that rt_sigreturn(2) reads: `struct ucontext` with a mask of 8 bytes.
+const FRAME: usize = 304;
+
+/// What rt_sigreturn(2) restores: these registers, this signal mask and the extended state at an address, or at 0 none
+/// (arch/x86/include/uapi/asm/ucontext.h and sigcontext.h, arch/x86/kernel/signal_64.c).
+fn frame(regs: &user_regs_struct, mask: u64, extended_state: u64) -> Vec<u8> {
+    /// `UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS`.
+    const FLAGS: u64 = 2 | 4;
+    const UC_FP_XSTATE: u64 = 1;
+    /// No value of `ss_flags`: the alternate stack stays as it is.
+    const NO_CHANGE: u64 = 4;
+    let has_state = u64::from(extended_state != 0) * UC_FP_XSTATE;
+    let segments = (regs.cs & 0xffff) | (regs.ss & 0xffff) << 48;
+    let words = [
+        FLAGS | has_state,
+        0,
+        0,
+        NO_CHANGE,
+        0,
+        regs.r8,
+        regs.r9,
+        regs.r10,
+        regs.r11,
+        regs.r12,
+        regs.r13,
+        regs.r14,
+        regs.r15,
+        regs.rdi,
+        regs.rsi,
+        regs.rbp,
+        regs.rbx,
+        regs.rdx,
+        regs.rax,
+        regs.rcx,
+        regs.rsp,
+        regs.rip,
+        regs.eflags,
+        segments,
+        0,
+        0,
+        0,
+        0,
+        extended_state,
+    ];
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.resize(FRAME - 8, 0);
+    bytes.extend(mask.to_le_bytes());
+    bytes
+}
+
+/// The extended state as a signal frame has it.
+struct Xsave(Vec<u8>);
+
+impl Xsave {
+    /// Where `struct _fpx_sw_bytes` is, and in what ptrace(2) gives the set of features (`XSTATE_BV` is behind the legacy
+    /// part).
+    const SOFTWARE: usize = 464;
+    const HEADER: usize = 512;
+    /// The legacy part and the header.
+    const LEAST: usize = 576;
+    /// Where AMX begins. A thread that does not use it has no room for it, and a frame with it is refused.
+    const BEFORE_AMX: usize = 2696;
+    /// `XFEATURE_MASK_XTILE`.
+    const AMX: u64 = 1 << 17 | 1 << 18;
+    /// `FP_XSTATE_MAGIC1` and `FP_XSTATE_MAGIC2` (sigcontext.h).
+    const MAGIC1: u32 = 0x4650_5853;
+    const MAGIC2: u32 = 0x4650_5845;
+
+    /// Makes a frame's of what ptrace(2) gave. `None` if that is not as we know it, or AMX is in use.
+    fn in_frame(mut state: Vec<u8>) -> Option<Self> {
+        let word = |at: usize| Some(u64::from_le_bytes(*state.get(at..)?.first_chunk()?));
+        let (features, in_use) = (word(Self::SOFTWARE)?, word(Self::HEADER)?);
+        if state.len() < Self::LEAST || in_use & Self::AMX != 0 {
+            return None;
+        }
+        state.truncate(Self::BEFORE_AMX);
+        let size = state.len() as u32;
+        let mut software = Vec::with_capacity(48);
+        software.extend(Self::MAGIC1.to_le_bytes());
+        software.extend((size + 4).to_le_bytes());
+        software.extend((features & !Self::AMX).to_le_bytes());
+        software.extend(size.to_le_bytes());
+        software.resize(48, 0);
+        state
+            .get_mut(Self::SOFTWARE..Self::HEADER)?
+            .copy_from_slice(&software);
+        state.extend(Self::MAGIC2.to_le_bytes());
+        Some(Self(state))
+    }
+}
