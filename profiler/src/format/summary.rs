@@ -2,7 +2,7 @@
 
 use super::escape;
 use super::text::{percent, thousands};
-use crate::profile::{HookAnswers, Profile, Summary};
+use crate::profile::{HookAnswers, HookNames, Profile, Summary};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,6 +17,7 @@ pub fn text(profile: &Profile) -> String {
     samples(&mut table, profile);
     lost(&mut table, &profile.summary);
     hooks(&mut table, profile.summary.hooks.as_ref());
+    hook_names(&mut table, profile.summary.hook_names.as_ref());
     let mut out = table.render();
     missing(&mut out, &profile.summary);
     out
@@ -91,6 +92,31 @@ fn hooks(table: &mut Table, hooks: Option<&HookAnswers>) {
     }
 }
 
+fn hook_names(table: &mut Table, names: Option<&HookNames>) {
+    let Some(names) = names else { return };
+    table.row(
+        0,
+        "hook names",
+        names.named,
+        "addresses that the program's own symbolizer named",
+    );
+    if names.unknown > 0 {
+        table.row(1, "unknown", names.unknown, "its symbolizer does not know them");
+    }
+    for (reason, n) in &names.not_asked {
+        table.row(1, "not asked", *n, escape(reason));
+    }
+    for (label, n) in &names.odd {
+        table.row(1, "odd", *n, *label);
+    }
+    if names.snapshots > 0 {
+        let ms = names.longest_stop.as_secs_f64() * 1e3;
+        let remark =
+            format!("of the process, to ask in; one of its threads was stopped for {ms:.1} ms at most");
+        table.row(1, "snapshots", names.snapshots, remark);
+    }
+}
+
 fn missing(out: &mut String, summary: &Summary) {
     if summary.missing.is_empty() {
         return;
@@ -161,6 +187,8 @@ impl Table {
 /// | `lost.total`, `lost.ring_full`, `lost.ticks` | samples that are not in the profile, by cause |
 /// | `withheld_ticks` | ticks of the clock while a hypervisor or a long interrupt had the CPU; not lost, the target did not run |
 /// | `hooks.used`, `hooks.unanswered`, `hooks.refused`, `hooks.not_asked` | if traceback hooks were asked: samples with their answers, without, and why |
+/// | `hook_names.named`, `hook_names.unknown`, `hook_names.odd`, `hook_names.not_asked` | if traceback hooks gave addresses: how many the program's symbolizer named, how many it did not know, what was odd, and why others were not asked for |
+/// | `hook_names.snapshots`, `hook_names.longest_stop_ms` | how many copies of processes were made to ask in, and the longest time that a thread was stopped for one |
 /// | `modules_without_symbols` | a list of `module`, `samples`, `reason`, most samples first |
 ///
 /// Names are not escaped beyond what JSON demands.
@@ -186,6 +214,8 @@ struct Document<'a> {
     withheld_ticks: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     hooks: Option<Hooks>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook_names: Option<Names<'a>>,
     modules_without_symbols: Vec<WithoutSymbols<'a>>,
 }
 
@@ -227,6 +257,33 @@ impl Hooks {
             unanswered: hooks.unanswered,
             refused: hooks.refused.iter().copied().collect(),
             not_asked: hooks.not_asked.iter().copied().collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Names<'a> {
+    named: u64,
+    unknown: u64,
+    odd: BTreeMap<&'static str, u64>,
+    not_asked: BTreeMap<&'a str, u64>,
+    snapshots: u64,
+    longest_stop_ms: f64,
+}
+
+impl<'a> Names<'a> {
+    fn of(names: &'a HookNames) -> Self {
+        Self {
+            named: names.named,
+            unknown: names.unknown,
+            odd: names.odd.iter().copied().collect(),
+            not_asked: names
+                .not_asked
+                .iter()
+                .map(|(reason, n)| (&**reason, *n))
+                .collect(),
+            snapshots: names.snapshots,
+            longest_stop_ms: names.longest_stop.as_secs_f64() * 1e3,
         }
     }
 }
@@ -277,6 +334,7 @@ impl<'a> Document<'a> {
             },
             withheld_ticks: summary.withheld_ticks,
             hooks: summary.hooks.as_ref().map(Hooks::of),
+            hook_names: summary.hook_names.as_ref().map(Names::of),
             modules_without_symbols: summary
                 .missing
                 .iter()

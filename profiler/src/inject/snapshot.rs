@@ -22,7 +22,7 @@ mod sandbox;
 
 use super::error::Error;
 use super::thread::{Call, Fault, WALL};
-use super::{Plan, Runtime, lend};
+use super::{Plan, Runtime, borrow, lend};
 use crate::addr::Avma;
 use crate::hooks::Symbolizer;
 use crate::target::process::Process;
@@ -184,8 +184,8 @@ fn converse(
 /// What has to hold of the process beside the conditions for hooks.
 fn check(process: &Process, plan: &Plan) -> Result<(), Error> {
     let pid = process.pid;
-    let status = process.status(pid).ok_or(Error::Gone { pid })?;
-    let copied = status.private_kib.saturating_mul(1 << 10);
+    // Pages of files and shared ones are found anew by whoever needs them.
+    let copied = process.status(pid).map_or(0, |status| status.anonymous);
     if copied > MAX_COPIED {
         return Err(Error::Large {
             pid,
@@ -233,9 +233,9 @@ fn copy<'p>(process: &'p Process, plan: &Plan) -> Result<(Child<'p>, Duration), 
     })
 }
 
-/// Has the process wait for its child `inner`, which has ended.
+/// Has the process wait for its child `inner`, as it calls it, which has ended.
 pub(super) fn reap(process: &Process, plan: &Plan, inner: u32) -> Result<((), Duration), Error> {
-    lend(process, plan, |thread| {
+    borrow(process, plan, |thread| {
         match thread.call(Call::Wait4, [inner.into(), 0, REAP, 0, 0, 0]) {
             // The process has waited for all its children, clones included.
             Err(Fault::Failed(Error::Call { source, .. }))

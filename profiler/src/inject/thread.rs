@@ -37,6 +37,8 @@ pub(super) const WALL: u32 = 0x4000_0000;
 const EVENT_STOP: i32 = 128;
 /// After how long a thread makes no more calls for us: the scheduler may wait for it.
 const LONG: Duration = Duration::from_millis(2);
+/// How many calls it makes however long that takes: those that have to follow each other.
+const AT_LEAST: u32 = 2;
 
 /// Why a borrowed thread cannot be used for more calls.
 #[derive(Debug)]
@@ -209,6 +211,8 @@ pub(super) struct Borrowed<'p> {
     /// Where [`Self::SCRATCH`] bytes are of no use to anybody.
     scratch: u64,
     is_changed: bool,
+    /// How many calls it has made.
+    calls: u32,
 }
 
 impl Borrowed<'_> {
@@ -240,10 +244,11 @@ impl Borrowed<'_> {
 
     /// Makes the thread call the kernel.
     pub(super) fn call(&mut self, call: Call, arguments: [u64; 6]) -> Result<u64, Fault> {
-        if self.is_changed && self.stopped() > LONG {
+        if self.calls >= AT_LEAST && self.stopped() > LONG {
             self.give_back(self.after);
             return Err(Fault::Interrupted);
         }
+        self.calls += 1;
         let (name, number) = call.name_and_number();
         let result = self.call_raw(number, arguments)?;
         match result.cast_signed() {

@@ -7,6 +7,7 @@
 //! targets   keeps the tables in step with the processes
 //! collect   samples as they come: counted by distinct stack of places in objects
 //! hooks     honours the traceback hooks of processes: samples wait for their answers
+//! naming    asks the symbolizers of programs for the names of what their hooks gave
 //! finish    places get names, once each; counts become a profile
 //! ```
 
@@ -16,6 +17,7 @@ mod finish;
 mod hooks;
 mod images;
 mod loader;
+mod naming;
 mod objects;
 mod session;
 mod targets;

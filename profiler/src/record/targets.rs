@@ -297,6 +297,12 @@ impl Targets {
         );
     }
 
+    /// A child of a watched process is none of ours: it is not recorded.
+    pub fn disown(&mut self, pid: u32) {
+        self.tables.unwatch(pid);
+        self.processes.remove(&pid);
+    }
+
     /// Process `pid` has called exec.
     ///
     /// # Errors

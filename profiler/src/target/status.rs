@@ -12,6 +12,8 @@ pub struct Status {
     pub tracer: u32,
     /// 0 if it may make all system calls, 1 in strict mode, 2 with a filter.
     pub seccomp: u32,
+    /// Memory of its process that is in no file, in memory or in swap, in bytes.
+    pub anonymous: u64,
     /// Signals that wait for the thread or its process. Of these masks, bit N - 1 is for signal N.
     pub pending: u64,
     /// Signals that the thread blocks.
@@ -22,9 +24,6 @@ pub struct Status {
     pub caught: u64,
     /// Capabilities in effect; bit numbers are in capabilities(7).
     pub capabilities: u64,
-    /// Its memory that a copy of the process would have to copy, in KiB: file pages and shared ones are found anew by
-    /// whoever needs them.
-    pub private_kib: u64,
     /// It has a shadow stack (Documentation/arch/x86/shstk.rst).
     pub shadow_stack: bool,
 }
@@ -52,13 +51,6 @@ impl Status {
         for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
             let number = || value.trim().parse().unwrap_or(0);
             let mask = || u64::from_str_radix(value.trim(), 16).unwrap_or(0);
-            let kib = || {
-                value
-                    .split_whitespace()
-                    .next()
-                    .and_then(|n| n.parse().ok())
-                    .unwrap_or(0)
-            };
             match key {
                 "State" => status.state = value.trim().bytes().next().unwrap_or(0),
                 "NSpid" => {
@@ -66,12 +58,20 @@ impl Status {
                     status.id_inside = innermost.and_then(|id| id.parse().ok()).unwrap_or(0);
                 }
                 "TracerPid" => status.tracer = number(),
+                "RssAnon" | "VmSwap" => {
+                    let kib = value
+                        .trim()
+                        .strip_suffix(" kB")
+                        .and_then(|kib| kib.parse::<u64>().ok());
+                    status.anonymous = status
+                        .anonymous
+                        .saturating_add(kib.unwrap_or(0).saturating_mul(1024));
+                }
                 "Seccomp" => status.seccomp = number(),
                 "SigPnd" | "ShdPnd" => status.pending |= mask(),
                 "SigBlk" => status.blocked = mask(),
                 "SigIgn" => status.ignored = mask(),
                 "SigCgt" => status.caught = mask(),
-                "RssAnon" | "VmSwap" => status.private_kib = status.private_kib.saturating_add(kib()),
                 "CapEff" => status.capabilities = mask(),
                 "x86_Thread_features" => {
                     status.shadow_stack = value.split_whitespace().any(|feature| feature == "shstk");
@@ -123,12 +123,13 @@ mod tests {
 
     #[test]
     fn every_field_comes_back() {
-        let text = b"Name:\tx: y\nState:\tS (sleeping)\nNSpid:\t4711\t12\nTracerPid:\t7\nSeccomp:\t2\nSigPnd:\t0000000000000001\n\
+        let text = b"Name:\tx: y\nState:\tS (sleeping)\nNSpid:\t4711\t12\nTracerPid:\t7\nRssAnon:\t      40 kB\nVmSwap:\t       2 kB\nSeccomp:\t2\nSigPnd:\t0000000000000001\n\
             ShdPnd:\t0000000000000002\nSigBlk:\t0000000000000400\nSigIgn:\t0000000000001000\n\
-            SigCgt:\tfffffffc00000000\nCapEff:\t0000000000080000\nRssAnon:\t   100 kB\nVmSwap:\t 28 kB\nx86_Thread_features:\tshstk wrss \n";
+            SigCgt:\tfffffffc00000000\nCapEff:\t0000000000080000\nx86_Thread_features:\tshstk wrss \n";
         let expected = Status {
             state: b'S',
             id_inside: 12,
+            anonymous: 42 << 10,
             tracer: 7,
             seccomp: 2,
             pending: 3,
@@ -136,7 +137,6 @@ mod tests {
             ignored: 0x1000,
             caught: 0xffff_fffc_0000_0000,
             capabilities: 1 << 19,
-            private_kib: 128,
             shadow_stack: true,
         };
         assert_eq!(Status::parse(text), expected);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_strange_is_zero() {
-        let text = b"State:\nRssAnon:\nVmSwap: x kB\nSeccomp:\tx\nSigBlk:\t\nTracerPid\nNSpid:\nx86_Thread_features:\t\n\xff:\xff\n";
+        let text = b"State:\nSeccomp:\tx\nSigBlk:\t\nTracerPid\nNSpid:\nx86_Thread_features:\t\n\xff:\xff\n";
         assert_eq!(Status::parse(text), Status::default());
         assert_eq!(Status::parse(b""), Status::default());
     }

@@ -282,6 +282,7 @@ fn comments(profile: &Profile) -> Vec<String> {
         withheld_ticks,
         // Of interest while one looks at the recording only; each frame has its origin as a label.
         hooks: _,
+        hook_names: _,
         missing,
     } = &profile.summary;
     let complete = profile.summary.complete();

@@ -1,8 +1,9 @@
 //! Our own death, at every moment.
 
 use super::install;
-use super::target::{Target, plan};
-use crate::inject::Mapped;
+use super::target::{Target, plan, symbol};
+use crate::hooks::Symbolizer;
+use crate::inject::{Mapped, snapshot};
 use crate::target::process::Process;
 use nix::sys::signal::{Signal, raise};
 use std::os::unix::process::ExitStatusExt;
@@ -30,7 +31,7 @@ pub(in crate::inject) fn step() {
     }
 }
 
-/// Started by the next test as a process of its own; by itself it has nothing to do.
+/// Started by a test below as a process of its own; by itself it has nothing to do.
 #[test]
 fn the_child_that_dies() {
     if let Some(pid) = variable(VICTIM) {
@@ -43,22 +44,55 @@ fn the_child_that_dies() {
     }
 }
 
+/// Started as a process of its own, like the other.
+#[test]
+fn the_child_that_dies_with_a_snapshot() {
+    if let Some(pid) = variable(VICTIM) {
+        let process = Process::open(pid).expect("it runs");
+        let mut conversation = Symbolizer::default();
+        (0x100..0x104).for_each(|pc| conversation.ask(pc));
+        let function = symbol(pid, "hook_symbolizer");
+        let asked = snapshot::ask(&process, &plan(pid), function, &mut conversation, &|_| ());
+        assert!(asked.refused.is_none(), "{asked:?}");
+        assert_eq!(conversation.named(0x103).expect("named").functions.len(), 2);
+    }
+}
+
 #[test]
 fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
     let mut target = Target::start("local");
-    die_at_every_step(&mut target, |_| {});
+    let (deaths, remains) = die_everywhere(&mut target, "the_child_that_dies", |_| {});
+    assert!(
+        deaths > 50 && remains > 20,
+        "{deaths} deaths, {remains} left something"
+    );
     target.finish();
 }
 
-/// Has a child of ours die at each step of honouring the hooks of `target`, and after each death sees to it that the next
-/// run leaves the target as it was, and that it is `well`.
-pub(super) fn die_at_every_step(target: &mut Target, mut well: impl FnMut(&mut Target)) {
+#[test]
+fn the_target_survives_our_death_at_every_step_of_a_snapshot_and_the_next_run_buries_that() {
+    let mut target = Target::start("local");
+    let (deaths, remains) = die_everywhere(&mut target, "the_child_that_dies_with_a_snapshot", |_| {});
+    assert!(
+        deaths > 50 && remains > 40,
+        "{deaths} deaths, {remains} left something"
+    );
+    target.finish();
+}
+
+/// Runs `test` again and again, and has it die one step later each time, until it survives. After each death sees to it
+/// that the target is `well`. Also how often it died, and how often that left something behind.
+pub(super) fn die_everywhere(
+    target: &mut Target,
+    test: &str,
+    mut well: impl FnMut(&mut Target),
+) -> (u32, u32) {
     let before = target.state();
     let mut deaths = 0;
     let mut remains = 0;
     for die_at in 1.. {
         let status = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "inject::tests::death::the_child_that_dies"])
+            .args(["--exact", &format!("inject::tests::death::{test}")])
             .env(VICTIM, target.pid().to_string())
             .env(DIE_AT, die_at.to_string())
             .output()
@@ -72,19 +106,11 @@ pub(super) fn die_at_every_step(target: &mut Target, mut well: impl FnMut(&mut T
         well(target);
         remains += u32::from(target.state() != before);
         install(target).leave(Some(0)).expect("it can be left");
-        if has_helper(target) {
+        if target.state() != before {
             // The system call that was begun for the dead was made only after the next run had looked.
             install(target).leave(Some(0)).expect("it can be left");
         }
         target.assert_state(&before);
     }
-    assert!(
-        deaths > 50 && remains > 20,
-        "{deaths} deaths, {remains} left something"
-    );
-}
-
-/// Whether anything of ours is in the target.
-fn has_helper(target: &Target) -> bool {
-    format!("{:?}", target.state()).contains("profiler-hooks")
+    (deaths, remains)
 }

@@ -1,6 +1,6 @@
 //! A program without Go that publishes hooks.
 
-use super::death::die_at_every_step;
+use super::death::die_everywhere;
 use super::target::{COOKIE, Target};
 use super::{ask_threads, install};
 use crate::addr::Avma;
@@ -79,7 +79,7 @@ fn a_symbolizer_is_asked_whatever_the_borrowed_thread_did() {
         let asked = snapshot::ask(
             &target.process(),
             &target.plan,
-            target.variable("symbolizer"),
+            target.variable("hook_symbolizer"),
             &mut conversation,
             &|_| {},
         );
@@ -90,7 +90,7 @@ fn a_symbolizer_is_asked_whatever_the_borrowed_thread_did() {
             .iter()
             .map(|function| function.name.as_deref())
             .collect();
-        assert_eq!(names, [Some("script_7000001")], "{what}");
+        assert_eq!(names, [Some("inlined_7000001"), Some("script_7000001")], "{what}");
         target.assert_state(&before);
         works(&mut target);
         target.finish();
@@ -101,7 +101,16 @@ fn a_symbolizer_is_asked_whatever_the_borrowed_thread_did() {
 fn the_program_survives_our_death_at_every_step_whatever_the_borrowed_thread_did() {
     for what in ALL {
         let mut target = start(what);
-        die_at_every_step(&mut target, works);
+        let (deaths, remains) = die_everywhere(&mut target, "the_child_that_dies", works);
+        assert!(
+            deaths > 50 && remains > 20,
+            "{what}: {deaths} deaths, {remains} left something"
+        );
+        let (deaths, remains) = die_everywhere(&mut target, "the_child_that_dies_with_a_snapshot", works);
+        assert!(
+            deaths > 50 && remains > 40,
+            "{what}: {deaths} deaths, {remains} left something"
+        );
         target.finish();
     }
 }

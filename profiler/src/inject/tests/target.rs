@@ -148,9 +148,7 @@ impl Target {
 
     /// Where its variable `name` is.
     pub(super) fn variable(&self, name: &str) -> Avma {
-        let data = std::fs::read(format!("/proc/{}/exe", self.pid())).expect("the program");
-        let object = object::File::parse(&*data).expect("an ELF file");
-        Avma(object.symbol_by_name(name).expect("a symbol").address())
+        symbol(self.pid(), name)
     }
 
     /// Sets its variable `name`, an int.
@@ -229,8 +227,16 @@ impl Target {
                 .map(|entry| (entry.file_name(), std::fs::read_link(entry.path()).ok()))
                 .map(|entry| format!("{entry:?}"))
                 .collect(),
+            children: process.tids().into_iter().flat_map(children_of).collect(),
         }
     }
+}
+
+/// Where `name` is in the program of process `pid`.
+pub(super) fn symbol(pid: u32, name: &str) -> Avma {
+    let data = std::fs::read(format!("/proc/{pid}/exe")).expect("the program");
+    let object = object::File::parse(&*data).expect("an ELF file");
+    Avma(object.symbol_by_name(name).expect("a symbol").address())
 }
 
 /// Reads who works on which thread; the stranger comes apart.
@@ -266,6 +272,8 @@ pub(super) struct State {
     tracer: u32,
     blocked: BTreeMap<u32, u64>,
     descriptors: BTreeSet<String>,
+    /// The dead included.
+    children: BTreeSet<String>,
 }
 
 /// What the symbols of the running program say.
@@ -330,6 +338,13 @@ pub(super) fn plan(pid: u32) -> Plan {
             .collect(),
         }),
     }
+}
+
+/// The children of a thread.
+fn children_of(tid: u32) -> Vec<String> {
+    let list = std::fs::read_to_string(format!("/proc/{tid}/task/{tid}/children"));
+    let words = |list: String| list.split_whitespace().map(str::to_owned).collect();
+    list.map(words).unwrap_or_default()
 }
 
 fn errno_location(pid: u32) -> Avma {

@@ -112,6 +112,7 @@ impl<'p> Seized<'p> {
             call: (calls.call.0, sp),
             scratch: sp.wrapping_sub(2 * Borrowed::SCRATCH),
             is_changed: false,
+            calls: 0,
         })
     }
 

@@ -61,6 +61,7 @@ impl<'p> Seized<'p> {
                 call: (call, regs.rsp),
                 scratch: regs.rsp.wrapping_sub(Borrowed::SCRATCH),
                 is_changed: false,
+                calls: 0,
             })
         } else {
             Err(Fault::Unfit)

@@ -40,16 +40,19 @@ static void traceback(struct profiler_traceback *arg) {
     arg->buf[2] = 0;
 }
 
-static void symbolizer(struct profiler_symbolizer *arg) {
+/* One function inlined in another. */
+void hook_symbolizer(struct profiler_symbolizer *arg) {
     if (arg->pc != 0) {
         char *name = malloc(64);
-        snprintf(name, 64, "script_%lx", arg->pc);
+        snprintf(name, 64, "%s_%lx", arg->data ? "script" : "inlined", arg->pc);
         arg->func = name;
         arg->entry = arg->pc;
+        arg->more = !arg->data;
+        arg->data = 1;
     }
 }
 
-PROFILER_TRACEBACK_HOOKS(traceback, symbolizer);
+PROFILER_TRACEBACK_HOOKS(traceback, hook_symbolizer);
 
 static void *volatile hook_none;
 static int channel[2];
