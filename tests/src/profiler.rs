@@ -242,6 +242,21 @@ impl Summary {
         self.number("/samples/complete")
     }
 
+    /// Samples whose stacks are as the hooks of the program said.
+    pub fn hook_answers(&self) -> Result<u64> {
+        self.number("/hooks/used")
+    }
+
+    /// Who named what hooks gave.
+    pub fn hook_names(&self) -> &Value {
+        &self.0["hook_names"]
+    }
+
+    /// Answers of hooks that were for another instruction than the one that was sampled.
+    pub fn mismatched_answers(&self) -> Result<u64> {
+        self.number("/hooks/refused/the answer was for another instruction")
+    }
+
     /// Samples that are not in the profile.
     pub fn lost(&self) -> Result<u64> {
         self.number("/lost/total")

@@ -3,13 +3,19 @@
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::{Duration, Instant};
+
+/// What a program does for a moment does not take longer.
+const MOMENT: Duration = Duration::from_millis(300);
+/// Nor does it, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a program may change by itself while it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freedom {
     /// Nothing: the program has no allocation, thread or descriptor that is not there from the start.
     None,
-    /// What the Go runtime does: it maps anonymous memory that is never executable, starts threads (with the
+    /// What the Go runtime does: it maps anonymous memory that is never executable, starts and ends threads (with the
     /// name of the program), and blocks signals of a thread for moments.
     GoRuntime,
 }
@@ -24,6 +30,10 @@ pub struct Snapshot {
     descriptors: BTreeMap<u32, String>,
     /// Signals of the whole process: ignored, caught, pending for it (`SigIgn`, `SigCgt`, `ShdPnd`).
     signals: BTreeMap<String, String>,
+    /// Child processes, by the thread that started them.
+    children: BTreeMap<u32, String>,
+    /// What holds for the process as long as it does not change it: limits, and how the kernel is to treat it.
+    settings: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +47,9 @@ struct Mapping {
 struct Thread {
     name: String,
     tracer: String,
-    blocked: String,
-    pending: String,
+    /// Bit n-1 is signal n.
+    blocked: u64,
+    pending: u64,
 }
 
 impl Snapshot {
@@ -60,11 +71,22 @@ impl Snapshot {
             let thread = Thread {
                 name: field("Name"),
                 tracer: field("TracerPid"),
-                blocked: field("SigBlk"),
-                pending: field("SigPnd"),
+                blocked: u64::from_str_radix(&field("SigBlk"), 16)?,
+                pending: u64::from_str_radix(&field("SigPnd"), 16)?,
             };
             threads.insert(tid, thread);
         }
+        // Without CONFIG_PROC_CHILDREN there is no such file.
+        let children = threads
+            .keys()
+            .filter_map(|tid| {
+                Some((
+                    *tid,
+                    fs::read_to_string(format!("{proc}/task/{tid}/children")).ok()?,
+                ))
+            })
+            .filter(|(_, children)| !children.is_empty())
+            .collect();
         let mut descriptors = BTreeMap::new();
         for fd in numbers(&format!("{proc}/fd"))? {
             let Ok(link) = fs::read_link(format!("{proc}/fd/{fd}")) else {
@@ -77,12 +99,67 @@ impl Snapshot {
             .map(|name| (name.to_owned(), field(&status, name)))
             .into_iter()
             .collect();
+        let mut settings: BTreeMap<_, _> = ["Seccomp", "NoNewPrivs", "CapEff", "Umask"]
+            .map(|name| (name.to_owned(), field(&status, name)))
+            .into_iter()
+            .collect();
+        for name in [
+            "limits",
+            "oom_score_adj",
+            "coredump_filter",
+            "personality",
+            "timers",
+        ] {
+            // The kernel may have been built without some of them.
+            let text = fs::read_to_string(format!("{proc}/{name}")).unwrap_or_default();
+            settings.insert(name.to_owned(), text);
+        }
         Ok(Self {
             mappings,
             threads,
             descriptors,
             signals,
+            children,
+            settings,
         })
+    }
+
+    /// Takes down a process several times. Signals that a thread has blocked, or waiting for it, for a moment only are
+    /// left out.
+    pub fn at_rest(pid: u32) -> Result<Self> {
+        let begun = Instant::now();
+        let mut taken = Self::take(pid)?;
+        while begun.elapsed() < MOMENT {
+            let mut next = Self::take(pid)?;
+            next.leave_out_moments(&taken);
+            taken = next;
+        }
+        Ok(taken)
+    }
+
+    /// How the process `pid` differs from what it was, in sentences, apart from what the program may change by itself, and
+    /// from what it changes for moments.
+    pub fn lasting_differences(&self, pid: u32, freedom: Freedom) -> Result<Vec<String>> {
+        let begun = Instant::now();
+        let mut later = Self::take(pid)?;
+        loop {
+            let differences = self.differences(&later, freedom);
+            if differences.is_empty() || begun.elapsed() > PATIENCE {
+                return Ok(differences);
+            }
+            let mut next = Self::take(pid)?;
+            next.leave_out_moments(&later);
+            later = next;
+        }
+    }
+
+    fn leave_out_moments(&mut self, earlier: &Self) {
+        for (tid, thread) in &mut self.threads {
+            if let Some(earlier) = earlier.threads.get(tid) {
+                thread.blocked &= earlier.blocked;
+                thread.pending &= earlier.pending;
+            }
+        }
     }
 
     /// How `later` differs from `self`, in sentences, apart from what the program may change by itself.
@@ -108,6 +185,8 @@ impl Snapshot {
         );
         compare("descriptor", &self.descriptors, &later.descriptors, &mut found);
         compare("signal set", &self.signals, &later.signals, &mut found);
+        compare("child of thread", &self.children, &later.children, &mut found);
+        compare("setting", &self.settings, &later.settings, &mut found);
         match freedom {
             Freedom::None => compare("thread", &self.threads, &later.threads, &mut found),
             Freedom::GoRuntime => {
@@ -117,6 +196,14 @@ impl Snapshot {
                     .iter()
                     .filter(|(_, thread)| !names.contains(&thread.name));
                 found.extend(strange.map(|(tid, thread)| format!("the thread {tid} is new: {thread:?}")));
+                let both = self
+                    .threads
+                    .iter()
+                    .filter_map(|(tid, old)| Some((tid, old, later.threads.get(tid)?)));
+                let changed = both.filter(|(_, old, new)| old != new);
+                found.extend(
+                    changed.map(|(tid, old, new)| format!("the thread {tid} was {old:?} and is {new:?}")),
+                );
             }
         }
         let traced = later.threads.iter().filter(|(_, thread)| thread.tracer != "0");

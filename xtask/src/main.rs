@@ -37,7 +37,11 @@ enum Task {
     /// Build everything, record a program in which Go and C call each other, and draw it (needs root)
     Demo,
     /// Everything that must pass before a change is accepted (needs root)
-    Test,
+    Test {
+        /// Repeat what wants many repetitions often enough to be sure, where otherwise it is often enough to notice
+        #[arg(long)]
+        full: bool,
+    },
     /// Check the rules of the repository that no other tool knows
     Tidy,
 }
@@ -47,7 +51,7 @@ fn main() -> ExitCode {
         Task::Bpf { check: true } => bpf::check(),
         Task::Bpf { check: false } => bpf::build(),
         Task::Demo => demo::run(),
-        Task::Test => test::run(),
+        Task::Test { full } => test::run(full),
         Task::Tidy => tidy::run(),
     };
     match outcome {

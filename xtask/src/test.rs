@@ -34,12 +34,15 @@ const STEPS: &[Step] = &[
     ("end-to-end tests", end_to_end),
 ];
 
+/// What tests look for to know that they have more time: `full` in `tests/src`.
+const FULL: &str = "PROFILER_TEST_FULL";
+
 /// Runs every step, up to the first that fails, and says how long each took.
-pub fn run() -> Result<()> {
+pub fn run(full: bool) -> Result<()> {
     host::require_root("test", "to load BPF programs and to record other processes")?;
     println!("== prerequisites ==");
     let start = Instant::now();
-    let machine = Machine::prepare()?;
+    let machine = Machine::prepare(full)?;
     let mut took = vec![("prerequisites", start.elapsed())];
 
     let mut outcome = Ok(());
@@ -83,10 +86,12 @@ fn end_to_end(machine: &Machine) -> Result<()> {
 struct Machine {
     /// `PATH`, with Go in it.
     path: OsString,
+    /// Whether tests may take longer.
+    full: bool,
 }
 
 impl Machine {
-    fn prepare() -> Result<Self> {
+    fn prepare(full: bool) -> Result<Self> {
         let why = "to build the programs that tests read and record";
         host::require(host::C_TOOLCHAIN.iter().chain(host::CXX).chain(host::SQLITE), why)?;
         let go = go::require(why)?;
@@ -96,7 +101,7 @@ impl Machine {
             Some(directory) if go.is_absolute() => path_with(directory)?,
             _ => std::env::var_os("PATH").unwrap_or_default(),
         };
-        Ok(Self { path })
+        Ok(Self { path, full })
     }
 
     fn cargo(&self, args: &[&str]) -> Result<()> {
@@ -108,7 +113,11 @@ impl Machine {
         command
             .args(args)
             .current_dir(workspace::root())
-            .env("PATH", &self.path);
+            .env("PATH", &self.path)
+            .env_remove(FULL);
+        if self.full {
+            command.env(FULL, "1");
+        }
         command
     }
 }

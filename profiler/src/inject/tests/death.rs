@@ -1,116 +1,158 @@
 //! Our own death, at every moment.
+#![allow(clippy::print_stdout, reason = "the figures are what these tests are for")]
 
-use super::install;
-use super::target::{Target, plan, symbol};
+use super::target::{COOKIE, Target};
+use super::{full, install};
 use crate::hooks::Symbolizer;
-use crate::inject::{Mapped, snapshot};
-use crate::target::process::Process;
+use crate::inject::snapshot;
 use nix::sys::signal::{Signal, raise};
-use std::os::unix::process::ExitStatusExt;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
 use std::process::Command;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// The process to inject into, in a child of this test.
-const VICTIM: &str = "PROFILER_TEST_VICTIM";
-/// The step at which the child dies.
-const DIE_AT: &str = "PROFILER_TEST_DIE_AT";
+/// Says to the test below that it has a process for itself.
+const ALONE: &str = "PROFILER_TEST_ALONE";
+/// How often we die at each step, in the full test and otherwise.
+const DEATHS: [u32; 2] = [20, 4];
 
-fn variable(name: &str) -> Option<u32> {
-    std::env::var(name).ok()?.parse().ok()
-}
+/// Steps to go; 0: we live.
+static TO_GO: AtomicU32 = AtomicU32::new(0);
 
 /// Called after each request to the target: this may be the last thing that we do.
 pub(in crate::inject) fn step() {
-    static STEPS: AtomicU32 = AtomicU32::new(0);
-    static DIE: LazyLock<Option<u32>> = LazyLock::new(|| variable(DIE_AT));
-    if let Some(die) = *DIE
-        && STEPS.fetch_add(1, Ordering::Relaxed) + 1 == die
-    {
+    if TO_GO.load(Relaxed) > 0 && TO_GO.fetch_sub(1, Relaxed) == 1 {
         raise(Signal::SIGKILL).expect("we can kill ourselves");
-    }
-}
-
-/// Started by a test below as a process of its own; by itself it has nothing to do.
-#[test]
-fn the_child_that_dies() {
-    if let Some(pid) = variable(VICTIM) {
-        let process = Process::open(pid).expect("it runs");
-        let installed = Mapped::new(process, plan(pid))
-            .expect("mapped")
-            .install()
-            .expect("installed");
-        installed.leave(Some(0)).expect("left");
-    }
-}
-
-/// Started as a process of its own, like the other.
-#[test]
-fn the_child_that_dies_with_a_snapshot() {
-    if let Some(pid) = variable(VICTIM) {
-        let process = Process::open(pid).expect("it runs");
-        let mut conversation = Symbolizer::default();
-        (0x100..0x104).for_each(|pc| conversation.ask(pc));
-        let function = symbol(pid, "hook_symbolizer");
-        let asked = snapshot::ask(&process, &plan(pid), function, &mut conversation, &|_| ());
-        assert!(asked.refused.is_none(), "{asked:?}");
-        assert_eq!(conversation.named(0x103).expect("named").functions.len(), 2);
     }
 }
 
 #[test]
 fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
-    let mut target = Target::start("local");
-    let (deaths, remains) = die_everywhere(&mut target, "the_child_that_dies", |_| {});
-    assert!(
-        deaths > 50 && remains > 20,
-        "{deaths} deaths, {remains} left something"
+    alone(
+        "death::the_target_survives_our_death_at_every_step_and_the_next_run_clears_up",
+        || die_at_every_step(Target::start("local"), honour, |_| {}, (60, 20)),
     );
-    target.finish();
 }
 
 #[test]
 fn the_target_survives_our_death_at_every_step_of_a_snapshot_and_the_next_run_buries_that() {
-    let mut target = Target::start("local");
-    let (deaths, remains) = die_everywhere(&mut target, "the_child_that_dies_with_a_snapshot", |_| {});
+    alone(
+        "death::the_target_survives_our_death_at_every_step_of_a_snapshot_and_the_next_run_buries_that",
+        || die_at_every_step(Target::start("local"), name, |_| {}, (80, 60)),
+    );
+}
+
+/// Does `work`, that of the test `test`, in a process that does nothing else: one that forks has to have no other threads
+/// that hold locks, nor files of other tests.
+pub(super) fn alone(test: &str, work: impl FnOnce()) {
+    if std::env::var_os(ALONE).is_some() {
+        return work();
+    }
+    let name = format!("inject::tests::{test}");
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", &name, "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    println!("{said}");
+}
+
+/// Dies at every step of `act`. There have to be so many steps at least, of which so many leave something behind. After
+/// each death the target has to be `well`.
+pub(super) fn die_at_every_step(
+    mut target: Target,
+    act: fn(&Target),
+    well: fn(&mut Target),
+    (least_steps, least_remains): (u32, u32),
+) {
+    let before = target.state();
+    let (mut deaths, mut remains, mut certain) = (0, 0, 0);
+    let times = full(DEATHS);
+    for steps in 1.. {
+        let mut survived = 0;
+        for _ in 0..times {
+            if !dies(&target, act, steps) {
+                survived += 1;
+                continue;
+            }
+            deaths += 1;
+            well(&mut target);
+            remains += u32::from(target.state() != before);
+            install(&target).leave(Some(0)).expect("it can be left");
+            if target.state() != before {
+                // The system call that was begun for the dead was made only after the next run had looked.
+                install(&target).leave(Some(0)).expect("it can be left");
+            }
+            target.assert_state(&before);
+        }
+        // How many there are depends on how often a signal interrupts us.
+        certain += u32::from(survived == 0);
+        if survived == times {
+            break;
+        }
+    }
+    println!("{deaths} deaths, {times} at each of {certain} steps, {remains} left something");
     assert!(
-        deaths > 50 && remains > 40,
-        "{deaths} deaths, {remains} left something"
+        certain > least_steps && remains > least_remains * times,
+        "{certain} steps, {remains} left something"
     );
     target.finish();
 }
 
-/// Runs `test` again and again, and has it die one step later each time, until it survives. After each death sees to it
-/// that the target is `well`. Also how often it died, and how often that left something behind.
-pub(super) fn die_everywhere(
-    target: &mut Target,
-    test: &str,
-    mut well: impl FnMut(&mut Target),
-) -> (u32, u32) {
-    let before = target.state();
-    let mut deaths = 0;
-    let mut remains = 0;
-    for die_at in 1.. {
-        let status = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", &format!("inject::tests::death::{test}")])
-            .env(VICTIM, target.pid().to_string())
-            .env(DIE_AT, die_at.to_string())
-            .output()
-            .expect("it starts")
-            .status;
-        if status.success() {
-            break;
+/// Does `act` to the target in a child that dies after so many steps. False if it came to its end before.
+fn dies(target: &Target, act: fn(&Target), steps: u32) -> bool {
+    // SAFETY: the thread that waits for this test is the only other one, and it holds no lock.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Parent { child } => match waitpid(child, None).expect("it is ours") {
+            WaitStatus::Signaled(_, Signal::SIGKILL, _) => true,
+            WaitStatus::Exited(_, 0) => false,
+            status => panic!("{status:?}"),
+        },
+        ForkResult::Child => {
+            TO_GO.store(steps, Relaxed);
+            let acted = std::panic::catch_unwind(|| act(target));
+            #[allow(clippy::exit, reason = "the target is not this process's to end")]
+            std::process::exit(i32::from(acted.is_err()));
         }
-        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status}");
-        deaths += 1;
-        well(target);
-        remains += u32::from(target.state() != before);
-        install(target).leave(Some(0)).expect("it can be left");
-        if target.state() != before {
-            // The system call that was begun for the dead was made only after the next run had looked.
-            install(target).leave(Some(0)).expect("it can be left");
-        }
-        target.assert_state(&before);
     }
-    (deaths, remains)
+}
+
+/// Honours the hooks of the target, and asks all of its threads.
+pub(super) fn honour(target: &Target) {
+    let installed = install(target);
+    step();
+    for &tid in target.workers.keys() {
+        target
+            .send(tid, installed.signal(), COOKIE | u64::from(tid))
+            .expect("a thread");
+        step();
+    }
+    installed.answers();
+    step();
+    installed
+        .leave(Some(target.workers.len() as u64))
+        .expect("it can be left");
+}
+
+/// Honours the hooks of the target, and asks nobody.
+pub(super) fn come_and_go(target: &Target) {
+    install(target).leave(Some(0)).expect("it can be left");
+}
+
+/// Has the symbolizer of the target name addresses.
+pub(super) fn name(target: &Target) {
+    let mut conversation = Symbolizer::default();
+    (0x100..0x104).for_each(|pc| conversation.ask(pc));
+    let function = target.variable("hook_symbolizer");
+    let asked = snapshot::ask(
+        &target.process(),
+        &target.plan,
+        function,
+        &mut conversation,
+        &|_| (),
+    );
+    assert!(asked.refused.is_none(), "{asked:?}");
+    assert_eq!(conversation.named(0x103).expect("named").functions.len(), 2);
 }

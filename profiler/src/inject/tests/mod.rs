@@ -12,6 +12,15 @@ use target::{COOKIE, TOOLCHAINS, Target};
 
 pub(super) use death::step;
 
+/// The first number in the full test, `cargo xtask test --full`; else the second.
+fn full([full, quick]: [u32; 2]) -> u32 {
+    if std::env::var_os("PROFILER_TEST_FULL").is_some() {
+        full
+    } else {
+        quick
+    }
+}
+
 fn install(target: &Target) -> Installed {
     let mapped = Mapped::new(target.process(), target.plan.clone()).expect("it can be mapped");
     mapped.install().expect("it can be installed")
@@ -259,7 +268,7 @@ fn without_a_hook_or_while_disabled_nothing_is_called() {
 }
 
 #[test]
-fn two_hundred_cycles_leave_nothing_while_signals_rain_on_every_thread() {
+fn cycles_leave_nothing_while_signals_rain_on_every_thread() {
     let target = Target::start("local");
     let before = target.state();
     let is_over = AtomicBool::new(false);
@@ -274,7 +283,7 @@ fn two_hundred_cycles_leave_nothing_while_signals_rain_on_every_thread() {
                 std::thread::sleep(Duration::from_micros(500));
             }
         });
-        for _ in 0..200 {
+        for _ in 0..full([2000, 500]) {
             let installed = install(&target);
             let answers = ask(&target, &installed, 1);
             answers.iter().for_each(|answer| _ = check(&target, answer));

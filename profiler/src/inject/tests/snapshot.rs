@@ -4,6 +4,8 @@ use super::target::{TOOLCHAINS, Target};
 use crate::hooks::Symbolizer;
 use crate::hooks::symbolizer::{Function, Oddity};
 use crate::inject::snapshot::{self, Asked, Refused};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -139,5 +141,44 @@ fn a_symbolizer_that_always_crashes_is_given_up() {
     assert_eq!(*born.lock().expect("nobody panicked"), 3);
     assert_eq!(conversation.oddities(), BTreeMap::from([(Oddity::Failed, 3)]));
     target.assert_state(&before);
+    target.finish();
+}
+
+#[test]
+fn a_process_that_waits_for_whichever_child_ends_first_does_not_see_snapshots() {
+    let target = Target::start("local");
+    target.set("hook_waits", 1);
+    while target.get("hook_child") == 0 {
+        std::thread::yield_now();
+    }
+    let mut conversation = conversation([0x100, 0x200]);
+    let (asked, _) = ask(&target, &mut conversation);
+    assert!(asked.refused.is_none(), "{asked:?}");
+    assert_eq!(target.get("hook_waited"), 0);
+    let child = target.get("hook_child");
+    kill(Pid::from_raw(child), Signal::SIGKILL).expect("it can be killed");
+    while target.get("hook_waited") == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(target.get("hook_waited"), child);
+    // It aborts if there was another one to wait for.
+    target.finish();
+}
+
+#[test]
+fn a_process_that_would_be_stopped_for_long_is_not_copied() {
+    let target = Target::start("local");
+    // 600 MiB that are there.
+    target.set("hook_grows", 600);
+    while target.get("hook_grows") != 0 {
+        std::thread::yield_now();
+    }
+    let (asked, born) = ask(&target, &mut conversation([0x100]));
+    let refused = asked
+        .refused
+        .map(|refused| refused.to_string())
+        .unwrap_or_default();
+    assert!(refused.contains("MiB of private memory"), "{refused}");
+    assert_eq!((asked.snapshots, born.len()), (0, 0));
     target.finish();
 }

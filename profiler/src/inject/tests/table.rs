@@ -1,6 +1,6 @@
 //! A program without Go that publishes hooks.
 
-use super::death::die_everywhere;
+use super::death::{alone, come_and_go, die_at_every_step, honour, name};
 use super::target::{COOKIE, Target};
 use super::{ask_threads, install};
 use crate::addr::Avma;
@@ -99,20 +99,28 @@ fn a_symbolizer_is_asked_whatever_the_borrowed_thread_did() {
 
 #[test]
 fn the_program_survives_our_death_at_every_step_whatever_the_borrowed_thread_did() {
-    for what in ALL {
-        let mut target = start(what);
-        let (deaths, remains) = die_everywhere(&mut target, "the_child_that_dies", works);
-        assert!(
-            deaths > 50 && remains > 20,
-            "{what}: {deaths} deaths, {remains} left something"
-        );
-        let (deaths, remains) = die_everywhere(&mut target, "the_child_that_dies_with_a_snapshot", works);
-        assert!(
-            deaths > 50 && remains > 40,
-            "{what}: {deaths} deaths, {remains} left something"
-        );
-        target.finish();
-    }
+    alone(
+        "table::the_program_survives_our_death_at_every_step_whatever_the_borrowed_thread_did",
+        || {
+            for what in ALL {
+                // A signal would end the other calls early.
+                let act = if what == "spin" { honour } else { come_and_go };
+                die_at_every_step(start(what), act, works, (60, 20));
+            }
+        },
+    );
+}
+
+#[test]
+fn the_program_survives_our_death_at_every_step_of_a_snapshot() {
+    alone(
+        "table::the_program_survives_our_death_at_every_step_of_a_snapshot",
+        || {
+            for what in ALL {
+                die_at_every_step(start(what), name, works, (80, 60));
+            }
+        },
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::inject::{Accept, GoPlan, Plan, Runtime};
 use crate::target::calls::SystemCalls;
 use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
+use crate::target::status::Status;
 use bytes::Bytes;
 use nix::libc;
 use object::{Object, ObjectSymbol};
@@ -148,7 +149,9 @@ impl Target {
 
     /// Where its variable `name` is.
     pub(super) fn variable(&self, name: &str) -> Avma {
-        symbol(self.pid(), name)
+        let data = std::fs::read(format!("/proc/{}/exe", self.pid())).expect("the program");
+        let object = object::File::parse(&*data).expect("an ELF file");
+        Avma(object.symbol_by_name(name).expect("a symbol").address())
     }
 
     /// Sets its variable `name`, an int.
@@ -160,6 +163,15 @@ impl Target {
             .expect("its memory")
             .write_all_at(&value.to_le_bytes(), self.variable(name).0);
         written.expect("it can be written");
+    }
+
+    /// Its variable `name`, an int.
+    pub(super) fn get(&self, name: &str) -> i32 {
+        let bytes = self
+            .process()
+            .memory(self.variable(name).0, 4)
+            .expect("it can be read");
+        i32::from_le_bytes(bytes.try_into().expect("four bytes"))
     }
 
     /// Sends `signal` to a thread, as the kernel would.
@@ -204,10 +216,21 @@ impl Target {
         let process = self.process();
         let maps = process.maps().expect("maps");
         let leader = process.status(self.pid()).expect("it runs");
-        let blocked = process
+        let of_threads = |set: fn(&Status) -> u64| {
+            process
+                .tids()
+                .into_iter()
+                .filter(|tid| self.workers.contains_key(tid))
+                .filter_map(|tid| Some((tid, set(&process.status(tid)?))))
+                .collect()
+        };
+        let children = process
             .tids()
             .into_iter()
-            .filter_map(|tid| Some((tid, process.status(tid)?.blocked)));
+            .filter_map(|tid| {
+                std::fs::read_to_string(format!("/proc/{}/task/{tid}/children", self.pid())).ok()
+            })
+            .collect();
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("descriptors")
             .flatten();
@@ -220,23 +243,15 @@ impl Target {
             caught: leader.caught,
             ignored: leader.ignored,
             tracer: leader.tracer,
-            blocked: blocked
-                .filter(|(tid, _)| self.workers.contains_key(tid))
-                .collect(),
+            blocked: of_threads(|status| status.blocked),
+            pending: of_threads(|status| status.pending),
+            children,
             descriptors: descriptors
                 .map(|entry| (entry.file_name(), std::fs::read_link(entry.path()).ok()))
                 .map(|entry| format!("{entry:?}"))
                 .collect(),
-            children: process.tids().into_iter().flat_map(children_of).collect(),
         }
     }
-}
-
-/// Where `name` is in the program of process `pid`.
-pub(super) fn symbol(pid: u32, name: &str) -> Avma {
-    let data = std::fs::read(format!("/proc/{pid}/exe")).expect("the program");
-    let object = object::File::parse(&*data).expect("an ELF file");
-    Avma(object.symbol_by_name(name).expect("a symbol").address())
 }
 
 /// Reads who works on which thread; the stranger comes apart.
@@ -271,9 +286,9 @@ pub(super) struct State {
     pub(super) ignored: u64,
     tracer: u32,
     blocked: BTreeMap<u32, u64>,
+    pending: BTreeMap<u32, u64>,
+    children: String,
     descriptors: BTreeSet<String>,
-    /// The dead included.
-    children: BTreeSet<String>,
 }
 
 /// What the symbols of the running program say.
@@ -338,13 +353,6 @@ pub(super) fn plan(pid: u32) -> Plan {
             .collect(),
         }),
     }
-}
-
-/// The children of a thread.
-fn children_of(tid: u32) -> Vec<String> {
-    let list = std::fs::read_to_string(format!("/proc/{tid}/task/{tid}/children"));
-    let words = |list: String| list.split_whitespace().map(str::to_owned).collect();
-    list.map(words).unwrap_or_default()
 }
 
 fn errno_location(pid: u32) -> Avma {

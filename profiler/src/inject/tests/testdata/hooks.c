@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
 #include <unwind.h>
@@ -43,6 +44,12 @@ volatile int hook_words = 2;
 volatile int hook_unwinds;
 /* Set from outside: the stranger is to send itself signal 63 as the kernel does that has no memory left. */
 volatile int hook_without_info;
+/* Set from outside: the stranger is to start a child and to wait for whichever child ends first. */
+volatile int hook_waits;
+/* That child, and who was waited for. */
+volatile int hook_child, hook_waited;
+/* Set from outside: the stranger is to take so many MiB of memory; 0 when that is done. */
+volatile int hook_grows;
 /* No hook. */
 void *volatile hook_none;
 
@@ -192,12 +199,36 @@ static long send_without_info(void)
 	return syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), 63, &none);
 }
 
+static int grow(void)
+{
+	size_t bytes = (size_t)hook_grows << 20;
+	void *memory = malloc(bytes);
+	if (memory == NULL)
+		return -1;
+	memset(memory, 1, bytes);
+	hook_grows = 0;
+	return 0;
+}
+
+static int wait_for_any_child(void)
+{
+	int child = fork();
+	if (child == 0)
+		for (;;)
+			pause();
+	hook_waits = 0;
+	hook_child = child;
+	hook_waited = waitpid(-1, NULL, 0);
+	return hook_waited == child && waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : -1;
+}
+
 static void *stranger(void *tid)
 {
 	self = 9;
 	*(volatile int *)tid = gettid();
 	for (uintptr_t expected = c_leaf(self);;)
-		if (c_leaf(self) != expected || (hook_without_info && send_without_info() != 0))
+		if (c_leaf(self) != expected || (hook_without_info && send_without_info() != 0) ||
+		    (hook_grows && grow() != 0) || (hook_waits && wait_for_any_child() != 0))
 			abort();
 	return NULL;
 }
