@@ -17,6 +17,7 @@ mod leave;
 mod leftovers;
 mod map;
 mod plan;
+mod rescue;
 pub mod snapshot;
 mod sys;
 mod thread;
@@ -30,6 +31,7 @@ pub use install::Installed;
 pub use leave::{Disposition, Left, Mapping};
 pub use map::Mapped;
 pub use plan::{Accept, GoPlan, Plan, Runtime};
+pub use rescue::Inside;
 
 use crate::target::preflight::{self, Outcome, State};
 use crate::target::process::Process;

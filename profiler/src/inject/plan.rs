@@ -55,6 +55,8 @@ pub struct GoPlan {
     pub call_traceback: Option<Avma>,
     /// The functions that Go installs as signal handlers: `runtime.cgoSigtramp` and `runtime.sigtramp`.
     pub signal_handlers: Vec<Avma>,
+    /// Address of the function `runtime.asyncPreempt`.
+    pub async_preempt: Option<Avma>,
 }
 
 /// Which signals the handler takes for ours; it passes all others on to the handler before it.
@@ -113,6 +115,7 @@ impl GoPlan {
         offset(&config.m_ncgo, self.layout.m_ncgo);
         offset(&config.m_cgo_callers_use, self.layout.m_cgo_callers_use);
         offset(&config.m_procid, self.m_procid);
+        optional(&config.async_preempt, self.async_preempt);
     }
 }
 

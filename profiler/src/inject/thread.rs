@@ -13,6 +13,7 @@ use super::sys;
 use crate::target::calls::SystemCalls;
 use crate::target::preflight::{self, State, waits_in};
 use crate::target::process::Process;
+use crate::target::waiting;
 use nix::errno::Errno;
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace::{self, Options};
@@ -356,7 +357,7 @@ pub(super) fn candidates(process: &Process, state: &State, plan: &Plan) -> Vec<u
             .filter(|task| waits_in(task, &go.futex))
             .map(|task| task.tid)
             .collect(),
-        Runtime::Table(_) => detour::candidates(process, tasks),
+        Runtime::Table(_) => waiting::candidates(process, tasks),
     }
 }
 

@@ -99,7 +99,10 @@ impl Session {
                 }
                 return Ok(());
             }
-            Ok(false) => "it has registered no traceback function".to_owned(),
+            Ok(false) => {
+                self.hooks.wait_for(pid);
+                "it has registered no traceback function".to_owned()
+            }
             Err(reason) => reason,
         };
         if self.options.hooks == HookMode::Require {
@@ -137,8 +140,7 @@ impl Session {
         let ring = self.sampler.readiness().map_err(Error::Wait)?;
         let remapped = self.sampler.remapped_readiness().map_err(Error::Wait)?;
         // The helper has room for the answers of a moment only.
-        let pause = if self.hooks.is_engaged() { FETCH } else { TICK };
-        let mut fetch = tokio::time::interval(pause);
+        let mut fetch = tokio::time::interval(FETCH);
         fetch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -157,6 +159,7 @@ impl Session {
                         break Ended::TargetsGone;
                     }
                     self.naming.tick(&self.collected);
+                    self.hooks.tick(&mut self.targets);
                     let counts = self.sampler.counts()?;
                     let lost = counts.lost_ring_full + counts.lost_ticks;
                     observer.progress(self.begun.1.elapsed(), counts.taken, lost);
@@ -280,6 +283,10 @@ impl Session {
             self.targets.forked(child, parent);
         }
         for pid in execs {
+            let (naming, collected) = (&self.naming, &mut self.collected);
+            self.hooks.execed(pid, &self.targets, |targets, bytes, answer| {
+                add_joined(collected, targets, naming, &bytes, answer.as_ref());
+            });
             self.naming.replaced(pid);
             self.targets.execed(pid)?;
         }

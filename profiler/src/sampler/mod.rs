@@ -2,6 +2,7 @@
 
 mod btf;
 mod drain;
+mod kfunc;
 mod sideband;
 mod space;
 mod sys;
@@ -9,7 +10,7 @@ mod tables;
 
 pub use drain::{RawSample, Record, parse};
 pub use sideband::{NewCode, Remapped};
-pub use tables::{ObjectTable, Slot, Tables};
+pub use tables::{ObjectTable, Question, Slot, Tables};
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
@@ -155,25 +156,31 @@ pub enum NotAsked {
     Blocked,
     /// The signal waits for it already.
     Pending,
+    /// Another signal waits for it, whose handler would be entered first.
+    Other,
     /// A frame of its stack is in code that may hold a lock which the hooks need.
     Danger,
     /// It has no alternate stack for signals, or is on it.
     NoStack,
     /// Enough were asked in the last moment.
     Rate,
+    /// Its process has set another handler for the signal.
+    Replaced,
     /// The kernel could not send the signal.
     Busy,
 }
 
 impl NotAsked {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Exiting,
         Self::Blocked,
         Self::Pending,
+        Self::Other,
         Self::Danger,
         Self::NoStack,
         Self::Rate,
+        Self::Replaced,
         Self::Busy,
     ];
 
@@ -182,9 +189,11 @@ impl NotAsked {
             Self::Exiting => Counter::NotAskedExiting,
             Self::Blocked => Counter::NotAskedBlocked,
             Self::Pending => Counter::NotAskedPending,
+            Self::Other => Counter::NotAskedOther,
             Self::Danger => Counter::NotAskedDanger,
             Self::NoStack => Counter::NotAskedNoStack,
             Self::Rate => Counter::NotAskedRate,
+            Self::Replaced => Counter::NotAskedReplaced,
             Self::Busy => Counter::NotAskedBusy,
         }
     }
@@ -195,9 +204,11 @@ impl NotAsked {
             Self::Exiting => "it was exiting",
             Self::Blocked => "it had the signal blocked",
             Self::Pending => "the signal waited for it already",
+            Self::Other => "another signal was about to be delivered",
             Self::Danger => "its stack had code that may hold a lock which the hooks need",
             Self::NoStack => "it had no alternate stack for signals, or was on it already",
             Self::Rate => "enough threads had been asked in the last tenth of a second",
+            Self::Replaced => "its process had set another handler for the signal",
             Self::Busy => "the kernel could not send the signal",
         }
     }
@@ -243,6 +254,12 @@ impl Sampler {
                 })?,
             task_altstack: field(&["sas_ss_sp"], "sas_ss_sp")?,
             task_altstack_size: field(&["sas_ss_size"], "sas_ss_size")?,
+            task_sighand: field(&["sighand"], "sighand")?,
+            sighand_action: btf
+                .field_offset("sighand_struct", &["action"])
+                .ok_or(Error::BtfField {
+                    field: "sighand.action",
+                })?,
             padding: 0,
         };
         let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::Cpus { what, source })?;
@@ -250,7 +267,9 @@ impl Sampler {
             .override_global("CONFIG", config.as_bytes(), true)
             .map_max_entries("SCRATCH", cpus as u32)
             .map_max_entries("RING", ring_bytes)
-            .load(OBJECT)
+            .load(&kfunc::resolve(OBJECT, &btf).ok_or(Error::NotOurs {
+                what: "call of bpf_send_signal_task",
+            })?)
             .map_err(|source| Error::Load(Box::new(source)))?;
         // Before the maps are taken over: the programs refer to them by descriptor.
         for name in ["forked", "execed"] {

@@ -9,3 +9,4 @@ pub mod preflight;
 pub mod process;
 pub mod status;
 mod sys;
+pub mod waiting;

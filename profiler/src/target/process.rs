@@ -115,6 +115,13 @@ impl Process {
         u64::try_from(Duration::from(time).as_nanos()).ok()
     }
 
+    /// The same of one of its threads, as of the last tick of the kernel's clock (Documentation/scheduler/sched-stats.rst);
+    /// `None` if that has ended.
+    pub fn thread_on_cpu_ns(&self, tid: u32) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/task/{tid}/schedstat", self.pid)).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    }
+
     /// Reads `len` bytes of its memory at `address`; looking only, through `/proc/PID/mem`.
     ///
     /// # Errors

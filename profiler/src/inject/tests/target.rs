@@ -11,6 +11,7 @@ use crate::target::status::Status;
 use bytes::Bytes;
 use nix::libc;
 use object::{Object, ObjectSymbol};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -172,6 +173,35 @@ impl Target {
             .memory(self.variable(name).0, 4)
             .expect("it can be read");
         i32::from_le_bytes(bytes.try_into().expect("four bytes"))
+    }
+
+    /// Stops all its threads.
+    pub(super) fn stop(&self) {
+        self.kill(Signal::STOP);
+        let process = self.process();
+        let is_stopped = |tid| process.status(tid).is_some_and(|status| status.is_stopped());
+        while !process.tids().into_iter().all(is_stopped) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether `signal` waits for each worker.
+    pub(super) fn all_have_pending(&self, signal: u32) -> bool {
+        let process = self.process();
+        let pending = |&tid: &u32| process.status(tid).map_or(0, |status| status.pending);
+        self.workers
+            .keys()
+            .all(|tid| pending(tid) & 1 << (signal - 1) != 0)
+    }
+
+    /// Lets them go on.
+    pub(super) fn go_on(&self) {
+        self.kill(Signal::CONT);
+    }
+
+    fn kill(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().cast_signed()).expect("an id");
+        kill_process(pid, signal).expect("it is ours");
     }
 
     /// Sends `signal` to a thread, as the kernel would.
@@ -351,6 +381,7 @@ pub(super) fn plan(pid: u32) -> Plan {
             .into_iter()
             .filter_map(address)
             .collect(),
+            async_preempt: address("runtime.asyncPreempt.abi0").or_else(|| address("runtime.asyncPreempt")),
         }),
     }
 }

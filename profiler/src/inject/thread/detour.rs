@@ -14,13 +14,12 @@
 //! and the signal mask included. Usually we are there, and set the registers ourselves.
 //!
 //! A system call in which it waited begins again, as after a signal that nobody handles. That is no difference to it
-//! if nothing has happened in the call yet and it waits without a limit of time: those are the calls in [`waits`].
+//! if nothing has happened in the call yet and it waits without a limit of time: see [`crate::target::waiting`].
 
 use super::{Borrowed, Fault, NO_CALL, SYSCALL_INSTRUCTION, Seized, pid};
 use crate::inject::sys;
 use crate::target::calls::SystemCalls;
-use crate::target::process::{Process, Task};
-use crate::target::status::Syscall;
+use crate::target::waiting::POLL;
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace;
 
@@ -37,45 +36,10 @@ const BEGINS_AGAIN: [i64; 3] = [-512, -513, -514];
 /// `-ERESTART_RESTARTBLOCK`: it goes on with what the kernel remembers of it.
 const GOES_ON: i64 = -516;
 
-const READ: u64 = 0;
-const POLL: u64 = 7;
-const PAUSE: u64 = 34;
-const WAIT4: u64 = 61;
-const FUTEX: u64 = 202;
 const EPOLL_WAIT: u64 = 232;
-const WAITID: u64 = 247;
 const EPOLL_PWAIT: u64 = 281;
 /// Calls that the kernel begins again with another signal mask: rt_sigsuspend, pselect6 and ppoll.
 const WITH_MASK: [u64; 3] = [130, 270, 271];
-
-/// Waiting threads first: nobody notices that they are stopped.
-pub(super) fn candidates<'t>(process: &Process, tasks: impl Iterator<Item = &'t Task>) -> Vec<u32> {
-    let (mut waiting, mut running) = (Vec::new(), Vec::new());
-    for task in tasks {
-        match task.syscall {
-            Some(call) if waits(process, &call) => waiting.push(task.tid),
-            None if task.status.state == b'R' => running.push(task.tid),
-            _ => {}
-        }
-    }
-    waiting.append(&mut running);
-    waiting
-}
-
-/// Whether a call waits for as long as it takes, and begins again (signal(7)) after a signal that nobody handles.
-fn waits(process: &Process, call: &Syscall) -> bool {
-    let [a, _, c, d, ..] = call.arguments;
-    match call.number {
-        // FUTEX_WAIT and FUTEX_WAIT_BITSET, with or without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME.
-        FUTEX => matches!(call.arguments[1] & 0x7f, 0 | 9) && d == 0,
-        PAUSE | WAIT4 | WAITID => true,
-        POLL => (c as i32) < 0,
-        // Sockets can have a limit of time, and devices a will of their own.
-        READ => std::fs::read_link(format!("/proc/{}/fd/{a}", process.pid))
-            .is_ok_and(|file| file.to_string_lossy().starts_with("pipe:[")),
-        _ => false,
-    }
-}
 
 impl<'p> Seized<'p> {
     /// Makes sure that the thread can make a detour and come back, and prepares that.
