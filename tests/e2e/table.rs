@@ -91,7 +91,9 @@ fn is_true(stack: &Stack) -> bool {
         "interpret",
         "native_hash",
     ];
-    matches!(*root, "main" | "run_thread") && full.starts_with(scripts) && matches!(scripts.len(), 2 | 4 | 6 | 7)
+    matches!(*root, "main" | "run_thread")
+        && full.starts_with(scripts)
+        && matches!(scripts.len(), 2 | 4 | 6 | 7)
 }
 
 #[test]
@@ -107,7 +109,10 @@ fn the_table_of_a_program_without_go_is_shown() -> Result<()> {
     ensure!(table["version"] == 0 && table["problem"].is_null(), "{seen:#}");
     ensure!(table["object"] == json!(program.path), "{seen:#}");
     for hook in ["traceback", "symbolizer"] {
-        ensure!(table[hook]["symbol"] == hook && table[hook]["object"] == json!(program.path), "{seen:#}");
+        ensure!(
+            table[hook]["symbol"] == hook && table[hook]["object"] == json!(program.path),
+            "{seen:#}"
+        );
     }
     ensure!(seen["go"].is_null() && seen["failing"] == json!([]), "{seen:#}");
     let output = command(["inspect", "-p", &pid])?.output()?;

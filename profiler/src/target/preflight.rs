@@ -4,11 +4,11 @@
 //! Nothing is tried: conditions are read from `/proc` and from the object files, and the process does not notice. Who
 //! is about to touch a process reads its [`State`] again.
 
+use super::calls::SystemCalls;
 use super::go::Source;
 use super::go::hooks::Hooks;
 use super::go::threads::Thread;
 use super::process::{Process, Task};
-use super::calls::SystemCalls;
 use super::status::Status;
 use super::waiting;
 use crate::addr::Avma;

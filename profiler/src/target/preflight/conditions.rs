@@ -18,10 +18,7 @@ impl Facts {
             _ => vec![self.cgo(), self.traceback_hook(), self.layout()],
         };
         conditions.extend(self.state.conditions());
-        conditions.extend([
-            self.idle_thread(),
-            self.state.free_signal(self.has_go()),
-        ]);
+        conditions.extend([self.idle_thread(), self.state.free_signal(self.has_go())]);
         conditions
     }
 
