@@ -247,3 +247,94 @@ impl Xsave {
         Some(Self(state))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FRAME, Xsave, frame, resumed};
+    use crate::words::u64_at;
+    use nix::libc::{self, ucontext_t, user_regs_struct};
+    use std::mem::offset_of;
+
+    /// A thread behind a `syscall`, with this number and this result.
+    fn stopped(orig_rax: i64, rax: i64) -> user_regs_struct {
+        user_regs_struct {
+            orig_rax: orig_rax.cast_unsigned(),
+            rax: rax.cast_unsigned(),
+            rip: 0x40_1002,
+            rsp: 0x7ffe_0000,
+            cs: 0x33,
+            ss: 0x2b,
+            r15: 0,
+            r14: 0,
+            r13: 0,
+            r12: 0,
+            rbp: 0,
+            rbx: 0,
+            r11: 0,
+            r10: 0,
+            r9: 0,
+            r8: 0,
+            rcx: 0,
+            rdx: 0,
+            rsi: 0,
+            rdi: 0,
+            eflags: 0,
+            fs_base: 0,
+            gs_base: 0,
+            ds: 0,
+            es: 0,
+            fs: 0,
+            gs: 0,
+        }
+    }
+
+    #[test]
+    fn a_frame_is_as_libc_reads_it() {
+        let bytes = frame(&stopped(-1, 7), 0x1234, 0x7ffd_0000);
+        let word = |at| u64_at(&bytes, at);
+        let register = |index: i32| word(offset_of!(ucontext_t, uc_mcontext.gregs) + index as usize * 8);
+        assert_eq!(bytes.len(), FRAME);
+        assert_eq!(register(libc::REG_RIP), Some(0x40_1002));
+        assert_eq!(register(libc::REG_RSP), Some(0x7ffe_0000));
+        assert_eq!(register(libc::REG_RAX), Some(7));
+        assert_eq!(register(libc::REG_CSGSFS), Some(0x002b_0000_0000_0033));
+        assert_eq!(
+            word(offset_of!(ucontext_t, uc_mcontext.fpregs)),
+            Some(0x7ffd_0000)
+        );
+        assert_eq!(word(offset_of!(ucontext_t, uc_sigmask)), Some(0x1234));
+    }
+
+    #[test]
+    fn a_call_begins_again_only_where_that_is_no_difference() {
+        let rip = |orig_rax, rax| resumed(&stopped(orig_rax, rax)).map(|after| (after.rip, after.rax));
+        // In user mode.
+        assert_eq!(rip(-1, -512), Some((0x40_1002, (-512_i64).cast_unsigned())));
+        // futex(2), which a signal would begin again.
+        assert_eq!(rip(202, -512), Some((0x40_1000, 202)));
+        // write(2) is over.
+        assert_eq!(rip(1, 100), Some((0x40_1002, 100)));
+        // nanosleep(2) knows how much is left, and pselect6(2) another mask.
+        assert_eq!(rip(35, -516), None);
+        assert_eq!(rip(270, -514), None);
+        // poll(2) with a limit of time, and without.
+        let mut poll = stopped(7, -516);
+        poll.rdx = 100;
+        assert!(resumed(&poll).is_none());
+        poll.rdx = u64::MAX;
+        assert_eq!(resumed(&poll).map(|after| after.rip), Some(0x40_1000));
+    }
+
+    #[test]
+    fn extended_state_that_is_not_as_known_is_not_restored() {
+        let mut state = vec![0; 2696 + 8192];
+        state[464] = 0xe7;
+        let whole = Xsave::in_frame(state.clone()).expect("no AMX in use");
+        assert_eq!(whole.0.len(), 2696 + 4);
+        assert_eq!(u64_at(&whole.0, 464), Some(0x0000_0a8c_4650_5853));
+        assert_eq!(whole.0[2696..], 0x4650_5845_u32.to_le_bytes());
+        state[514] = 4;
+        assert!(Xsave::in_frame(state).is_none(), "AMX is in use");
+        assert!(Xsave::in_frame(vec![0; 512]).is_none());
+    }
+}
