@@ -9,11 +9,14 @@ use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_send_signal_thread};
 use core::ffi::c_void;
 use core::ptr::addr_of_mut;
+use profiler_abi::kfunc;
 use profiler_abi::sample::{Header, Regs};
 use profiler_abi::table::{Asking, Counter, ProcSlot};
 
 /// `PF_EXITING` (include/linux/sched.h).
 const EXITING: u64 = 4;
+/// `PIDTYPE_PID` (include/linux/pid_types.h): the signal is for the thread, not for its process.
+const PIDTYPE_PID: u32 = 0;
 
 /// Asks the current thread, which `scratch` holds the walk of, if nothing speaks against it.
 #[inline(always)]
@@ -30,7 +33,7 @@ pub fn ask(scratch: *mut Scratch, slot: *const ProcSlot, task: *const task_struc
         return;
     }
     let outcome = match admit(scratch, asking, task, signal, now) {
-        Ok(thread) => send(scratch, asking, signal, thread),
+        Ok(thread) => send(scratch, asking, task, signal, thread),
         Err(refusal) => refusal,
     };
     count(outcome, 1);
@@ -50,12 +53,18 @@ fn admit(
     if word(task, config.task_flags)? & EXITING != 0 {
         return Err(Counter::NotAskedExiting);
     }
-    if word(task, config.task_blocked)? & bit != 0 {
+    let blocked = word(task, config.task_blocked)?;
+    if blocked & bit != 0 {
         return Err(Counter::NotAskedBlocked);
     }
     let shared = word(task, config.task_signal)? as *const task_struct;
-    if (word(task, config.task_pending)? | word(shared, config.signal_pending)?) & bit != 0 {
+    let pending = word(task, config.task_pending)? | word(shared, config.signal_pending)?;
+    if pending & bit != 0 {
         return Err(Counter::NotAskedPending);
+    }
+    // Its handler would be entered before ours, which then interrupts that and not what was sampled.
+    if pending & !blocked != 0 {
+        return Err(Counter::NotAskedOther);
     }
     // SAFETY: scratch is this CPU's map value.
     let (danger, sp) = unsafe { ((*scratch).state.danger, (*scratch).regs[Regs::RSP as usize]) };
@@ -84,18 +93,45 @@ fn admit(
 }
 
 #[inline(always)]
-fn send(scratch: *mut Scratch, asking: *mut Asking, signal: u32, thread: u64) -> Counter {
-    // SAFETY: no precondition; the kernel sends it when interrupts are on again, before the thread goes on.
-    if unsafe { bpf_send_signal_thread(signal) } != 0 {
+fn send(
+    scratch: *mut Scratch,
+    asking: *mut Asking,
+    task: *const task_struct,
+    signal: u32,
+    thread: u64,
+) -> Counter {
+    // SAFETY: scratch is this CPU's map value.
+    let cookie = unsafe { (*scratch).header.time_ns };
+    // Either way the kernel sends it when interrupts are on again, before the thread goes on.
+    // SAFETY: the task is the current one, as the kernel gave it.
+    let (sent, flags) = match unsafe { send_signal_task(task, signal, PIDTYPE_PID, cookie) } {
+        // SAFETY: no precondition.
+        kfunc::MISSING => (unsafe { bpf_send_signal_thread(signal) } == 0, Header::ASKED),
+        result => (result == 0, Header::ASKED | Header::COOKIE),
+    };
+    if !sent {
         return Counter::NotAskedBusy;
     }
     // SAFETY: both are map values; see `admit`.
     unsafe {
         (*asking).asked += 1;
-        (*scratch).header.flags |= Header::ASKED;
+        (*scratch).header.flags |= flags;
         (*scratch).header.cookie = thread;
     }
     Counter::Asked
+}
+
+/// The kernel function `bpf_send_signal_task`, or [`kfunc::MISSING`].
+///
+/// # Safety
+/// The kernel gave `task` itself: it is no address that was read from somewhere.
+#[inline(always)]
+unsafe fn send_signal_task(task: *const task_struct, signal: u32, kind: u32, cookie: u64) -> i32 {
+    type SendSignalTask = unsafe extern "C" fn(*const task_struct, u32, u32, u64) -> i32;
+    // SAFETY: the number of a helper is called as if it were an address; see `kfunc`.
+    let call: SendSignalTask = unsafe { core::mem::transmute(kfunc::SEND_SIGNAL_TASK as usize) };
+    // SAFETY: by the contract of this function.
+    unsafe { call(task, signal, kind, cookie) }
 }
 
 /// A word of a kernel struct, at an offset that user space took from the kernel's BTF.

@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod go;
+pub mod kfunc;
 pub mod rule;
 pub mod sample;
 pub mod stop;

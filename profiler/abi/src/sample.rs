@@ -50,7 +50,7 @@ pub struct Header {
     pub generation: u32,
     /// A [`crate::stop::StopReason`].
     pub stop: u32,
-    /// Bits: [`Header::FROM_KERNEL`], [`Header::ASKED`].
+    /// Bits: [`Header::FROM_KERNEL`], [`Header::ASKED`], [`Header::COOKIE`].
     pub flags: u32,
     /// How many words of kernel frames follow.
     pub n_kernel: u32,
@@ -74,6 +74,8 @@ impl Header {
     pub const FROM_KERNEL: u32 = 1;
     /// The thread was asked what its program's traceback hooks say: an answer may come.
     pub const ASKED: u32 = 2;
+    /// The signal that asked it carried [`Header::time_ns`].
+    pub const COOKIE: u32 = 4;
 }
 
 /// One tagged word of the user stack.

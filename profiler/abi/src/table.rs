@@ -202,11 +202,13 @@ pub enum Counter {
     NotAskedRate = 11,
     /// ... because the kernel could not send the signal.
     NotAskedBusy = 12,
+    /// ... because another signal is about to be delivered to them.
+    NotAskedOther = 13,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: u32 = 13;
+    pub const COUNT: u32 = 14;
 }
 
 #[cfg(test)]

@@ -123,11 +123,10 @@ extern "C" fn decide(_signal: u64, siginfo: u64, ucontext: u64) -> Next {
     slot.tid.store(thread.tid, Relaxed);
     slot.curg.store(thread.curg, Relaxed);
     slot.ucontext.store(ucontext, Relaxed);
-    // SAFETY: the kernel's ucontext: gregs[REG_RSP] at 160, gregs[REG_RIP] at 168 (arch/x86/include/uapi/asm/sigcontext.h).
-    unsafe {
-        slot.sp.store(word(ucontext, 160), Relaxed);
-        slot.pc.store(word(ucontext, 168), Relaxed);
-    }
+    // SAFETY: the kernel made the ucontext for this thread, and the config is that of the process.
+    let (pc, sp) = unsafe { interrupted(ucontext, config) };
+    slot.pc.store(pc, Relaxed);
+    slot.sp.store(sp, Relaxed);
     slot.flags.store(0, Relaxed);
     slot.n_contexts.store(0, Relaxed);
 
@@ -152,14 +151,35 @@ extern "C" fn decide(_signal: u64, siginfo: u64, ucontext: u64) -> Next {
     Next::RETURN
 }
 
+/// Program counter and stack pointer of the code that was interrupted.
+///
+/// Go's signal for preemption, where it is delivered together with ours, comes first, and has ours blocked while it is
+/// handled. Its handler makes the interrupted Go code call `runtime.asyncPreempt`, the first instruction of which is
+/// then what our signal finds, with the sampled instruction as return address (runtime/signal_unix.go, `doSigPreempt`;
+/// `pushCall` in runtime/signal_amd64.go, Go 1.21–1.27). The goroutine is where it was.
+///
+/// # Safety
+/// The kernel made the `ucontext` for the calling thread, and the config is that of the process.
+unsafe fn interrupted(ucontext: u64, config: &Config) -> (u64, u64) {
+    // SAFETY: gregs[REG_RSP] at 160, gregs[REG_RIP] at 168 (arch/x86/include/uapi/asm/sigcontext.h).
+    let (sp, pc) = unsafe { (word(ucontext, 160), word(ucontext, 168)) };
+    if pc == 0 || pc != config.async_preempt.load(Relaxed) {
+        return (pc, sp);
+    }
+    // SAFETY: at the first instruction of a function the stack pointer is at its return address.
+    (unsafe { word(sp, 0) }, sp.wrapping_add(8))
+}
+
 /// Takes a free slot.
 fn claim(shared: &Shared) -> Option<&Slot> {
-    let start = shared.next.fetch_add(1, Relaxed) as usize;
-    (0..SLOTS).find_map(|n| {
-        let slot = shared.slots.get(start.wrapping_add(n) % SLOTS)?;
+    let visit = shared.next.fetch_add(1, Relaxed);
+    let slot = (0..SLOTS).find_map(|n| {
+        let slot = shared.slots.get((visit as usize).wrapping_add(n) % SLOTS)?;
         let taken = slot.state.compare_exchange(FREE, BUSY, AcqRel, Relaxed);
         taken.is_ok().then_some(slot)
-    })
+    })?;
+    slot.visit.store(visit, Relaxed);
+    Some(slot)
 }
 
 /// Where `x_cgo_callers` is, or what does the same in a program without Go's runtime.
@@ -267,7 +287,7 @@ fn ask_contexts(config: &Config, slot: &Slot) {
         slot.flags.fetch_or(CONTEXTS_CUT, Relaxed);
     }
     slot.n_contexts.store(n, Relaxed);
-    restore_errno(config, slot);
+    restore_errno(slot);
     slot.state.store(READY, Release);
 }
 
@@ -288,26 +308,30 @@ impl Buffer {
 }
 
 fn save_errno(config: &Config, slot: &Slot) {
-    if let Some(errno) = errno(config) {
+    let errno_at = errno_at(config);
+    slot.errno_at.store(errno_at, Relaxed);
+    if errno_at != 0 {
         // SAFETY: the address of the thread's errno.
-        slot.errno.store(unsafe { errno.read_volatile() }, Relaxed);
+        slot.errno
+            .store(unsafe { (errno_at as *const u32).read_volatile() }, Relaxed);
     }
 }
 
-fn restore_errno(config: &Config, slot: &Slot) {
-    if let Some(errno) = errno(config) {
+fn restore_errno(slot: &Slot) {
+    let errno_at = slot.errno_at.load(Relaxed);
+    if errno_at != 0 {
         // SAFETY: the address of the thread's errno.
-        unsafe { errno.write_volatile(slot.errno.load(Relaxed)) };
+        unsafe { (errno_at as *mut u32).write_volatile(slot.errno.load(Relaxed)) };
     }
 }
 
-fn errno(config: &Config) -> Option<*mut u32> {
+fn errno_at(config: &Config) -> u64 {
     let function = config.errno_location.load(Relaxed);
     if function == 0 {
-        return None;
+        return 0;
     }
     // SAFETY: libc's `__errno_location`, which adds a constant to the thread pointer.
-    let function = unsafe { core::mem::transmute::<u64, unsafe extern "C" fn() -> *mut u32>(function) };
+    let function = unsafe { core::mem::transmute::<u64, unsafe extern "C" fn() -> u64>(function) };
     // SAFETY: as above.
-    Some(unsafe { function() })
+    unsafe { function() }
 }

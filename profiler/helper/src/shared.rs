@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 /// First word of the memory: "profhook".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"profhook");
 /// Second word. Bumped when anything in this file changes.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// How many answers can wait to be fetched.
 pub const SLOTS: usize = 64;
@@ -83,6 +83,8 @@ pub struct Config {
     pub m_cgo_callers_use: AtomicU64,
     /// `m.procid`.
     pub m_procid: AtomicU64,
+    /// Address of the function `runtime.asyncPreempt`; 0: there is none.
+    pub async_preempt: AtomicU64,
 }
 
 /// Dispositions of the signal.
@@ -133,6 +135,10 @@ pub struct Counters {
 pub struct Slot {
     /// [`FREE`], [`BUSY`] or [`READY`].
     pub state: AtomicU32,
+    /// Tells this signal from those that used the slot before.
+    pub visit: AtomicU32,
+    /// Keeps the next fields at multiples of their size.
+    pub reserved: AtomicU32,
     /// Bits: [`LEAF_ASKED`] and those that follow.
     pub flags: AtomicU32,
     /// `si_value` of the signal.
@@ -141,9 +147,9 @@ pub struct Slot {
     pub thread_pointer: AtomicU64,
     /// The thread: its id as Go knows it, in the PID namespace of the process; 0 for threads that Go does not know.
     pub tid: AtomicU64,
-    /// Interrupted program counter.
+    /// Program counter of the code that is asked about.
     pub pc: AtomicU64,
-    /// Interrupted stack pointer.
+    /// Its stack pointer.
     pub sp: AtomicU64,
     /// Address of the signal's `ucontext_t`; also the stack pointer with which rt_sigreturn(2) ends the handler.
     pub ucontext: AtomicU64,
@@ -151,6 +157,8 @@ pub struct Slot {
     pub hook: AtomicU64,
     /// The interrupted goroutine; 0: none.
     pub curg: AtomicU64,
+    /// Address of the thread's `errno`; 0: there is none.
+    pub errno_at: AtomicU64,
     /// `errno`, which belongs to the interrupted code.
     pub errno: AtomicU32,
     /// How many of [`Slot::contexts`] are filled.

@@ -1,7 +1,8 @@
 //! Why a process is left alone.
 
+use crate::target::preflight::Condition;
+use std::fmt;
 use std::io;
-use std::time::Duration;
 
 /// Why hooks cannot be honoured in a process. Nothing has been changed in it, or all has been undone, unless the
 /// text says otherwise.
@@ -19,79 +20,13 @@ pub enum Error {
         /// Its id.
         pid: u32,
     },
-    /// It runs in a sandbox.
-    #[error(
-        "thread {tid} of process {pid} runs under a seccomp filter, which may kill the process for a system call that \
-         it does not expect"
-    )]
-    Seccomp {
-        /// The process.
-        pid: u32,
-        /// The thread.
-        tid: u32,
-    },
-    /// Return addresses are checked.
-    #[error(
-        "process {pid} runs with a shadow stack (x86_Thread_features: shstk), which a signal frame cannot be left by"
-    )]
-    ShadowStack {
+    /// It must not be touched.
+    #[error("process {pid} is left alone, because {failing}")]
+    Refused {
         /// Its id.
         pid: u32,
-    },
-    /// A debugger has it.
-    #[error(
-        "process {pid} is traced by thread {tracer}, a debugger perhaps: a process has one tracer at most"
-    )]
-    Traced {
-        /// Its id.
-        pid: u32,
-        /// The thread that traces it.
-        tracer: u32,
-    },
-    /// Of another architecture or size.
-    #[error("process {pid} is not a 64-bit x86 program")]
-    NotX86_64 {
-        /// Its id.
-        pid: u32,
-    },
-    /// Nobody may trace anything on this machine.
-    #[error(
-        "kernel.yama.ptrace_scope is 3: no process can be traced on this machine until it is restarted with another value"
-    )]
-    Yama,
-    /// We may not trace it.
-    #[error("process {pid} may not be traced: run the profiler as root or with CAP_SYS_PTRACE")]
-    NotPermitted {
-        /// Its id.
-        pid: u32,
-    },
-    /// Somebody stopped it.
-    #[error("process {pid} is stopped: let it go on with `kill -CONT {pid}`")]
-    Stopped {
-        /// Its id.
-        pid: u32,
-    },
-    /// All threads have something to do.
-    #[error("no thread of process {pid} was idle in Go's scheduler within {waited:?}")]
-    NoIdleThread {
-        /// Its id.
-        pid: u32,
-        /// How long was waited.
-        waited: Duration,
-    },
-    /// All signals are used.
-    #[error("process {pid} uses every real-time signal: none is left for the profiler")]
-    NoSignal {
-        /// Its id.
-        pid: u32,
-    },
-    /// Go's support for traceback hooks is not linked in.
-    #[error(
-        "process {pid} has no _cgo_callers: its Go runtime cannot call traceback hooks in a signal handler"
-    )]
-    NoCgoCallers {
-        /// Its id.
-        pid: u32,
+        /// What is not as it has to be.
+        failing: Failing,
     },
     /// Another profiler is there.
     #[error("another profiler is honouring the hooks of process {pid}")]
@@ -124,4 +59,28 @@ pub enum Error {
     /// This program was built wrong.
     #[error("the helper that is built into this program is damaged: {0}")]
     Image(&'static str),
+}
+
+/// Conditions that do not hold, one at least.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing(pub Vec<Condition>);
+
+impl fmt::Display for Failing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, condition) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}{condition}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error {
+    /// Process `pid` is refused for one condition.
+    pub(super) fn refused(pid: u32, condition: Condition) -> Self {
+        Self::Refused {
+            pid,
+            failing: Failing(vec![condition]),
+        }
+    }
 }

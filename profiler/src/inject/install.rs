@@ -1,19 +1,17 @@
 //! Installing the handler.
 
+use super::answer;
 use super::borrow;
 use super::error::Error;
 use super::leave::{Left, Region, take_out};
 use super::map::Mapped;
-use super::thread::{Borrowed, Call, Fault, tids};
-use super::{answer, preflight};
+use super::thread::{Borrowed, Call, Fault};
 use crate::addr::Avma;
+use crate::target::preflight::{self, State};
 use profiler_helper::shared::{Action, Actions};
-use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
-/// Signals that may be free. 32 to 34 belong to glibc and musl.
-pub(super) const SIGNALS: RangeInclusive<u32> = 35..=63;
 /// `sizeof(sigset_t)` in the kernel.
 const SIGSET: u64 = 8;
 /// `SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_RESTORER`.
@@ -53,8 +51,7 @@ impl Mapped {
         ours.mask.store(MASK, Relaxed);
         self.region.shared.config.enabled.store(1, Release);
 
-        let used = used_signals(&self);
-        let mut candidates = SIGNALS.rev().filter(|&signal| used & bit(signal) == 0);
+        let mut candidates = State::read(&self.process).free_signals(true).into_iter();
         let mut candidate = candidates.next();
         let installed = borrow(&self.process, &self.plan, |thread| {
             if !self.region.is_there(&self.process) {
@@ -67,10 +64,7 @@ impl Mapped {
                 }
                 candidate = candidates.next();
             }
-            Err(Error::NoSignal {
-                pid: self.process.pid,
-            }
-            .into())
+            Err(Error::refused(self.process.pid, preflight::no_signal()).into())
         });
         match installed {
             Ok((signal, stopped)) => {
@@ -143,21 +137,6 @@ fn copy(from: &Action, to: &Action) {
 
 fn is_same(a: &Action, b: &Action) -> bool {
     a.handler.load(Relaxed) == b.handler.load(Relaxed) && a.flags.load(Relaxed) == b.flags.load(Relaxed)
-}
-
-/// Signals that are ignored on purpose, or that wait to be received: by sigwait(3) or signalfd(2), perhaps.
-fn used_signals(mapped: &Mapped) -> u64 {
-    let process = &mapped.process;
-    tids(process).into_iter().fold(0, |used, tid| {
-        let status = preflight::status(process, tid);
-        let caught = preflight::signals(&status, "SigCgt");
-        // A thread that blocks what nobody catches waits for it otherwise.
-        let waited_for = preflight::signals(&status, "SigBlk") & !caught;
-        used | waited_for
-            | preflight::signals(&status, "SigIgn")
-            | preflight::signals(&status, "SigPnd")
-            | preflight::signals(&status, "ShdPnd")
-    })
 }
 
 impl Installed {

@@ -1,14 +1,15 @@
 //! Leaving a process as it was.
 
 use super::error::Error;
-use super::install::{MASK, SIGNALS, SYNCHRONOUS, bit, sigaction};
+use super::install::{MASK, SYNCHRONOUS, bit, sigaction};
 use super::leftovers;
-use super::preflight::{signals, status};
 use super::sys::SharedMap;
-use super::thread::{Borrowed, Call, Fault, tids};
+use super::thread::{Borrowed, Call, Fault};
 use super::{Plan, borrow};
 use crate::target::maps::MapEntry;
+use crate::target::preflight::SIGNALS;
 use crate::target::process::Process;
+use crate::target::status::Status;
 use profiler_helper::shared::{Action, Actions, BUSY, Shared};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
@@ -158,12 +159,15 @@ fn wait_until(condition: impl Fn() -> bool) -> bool {
     true
 }
 
+/// The status of each thread.
+fn statuses(process: &Process) -> impl Iterator<Item = Status> {
+    let tids = process.tids().into_iter();
+    tids.filter_map(|tid| process.status(tid))
+}
+
 /// Whether `signal` waits to be delivered to any thread.
 fn is_pending(process: &Process, signal: u32) -> bool {
-    tids(process).into_iter().any(|tid| {
-        let status = status(process, tid);
-        (signals(&status, "SigPnd") | signals(&status, "ShdPnd")) & bit(signal) != 0
-    })
+    statuses(process).any(|status| status.pending & bit(signal) != 0)
 }
 
 /// Whether a thread is in the handler: from its first instruction to the end of its sigreturn it blocks what the handler
@@ -171,8 +175,6 @@ fn is_pending(process: &Process, signal: u32) -> bool {
 fn is_inside(process: &Process, shared: &Shared) -> bool {
     let has_slot = shared.slots.iter().any(|slot| slot.state.load(Acquire) == BUSY);
     has_slot
-        || tids(process).into_iter().any(|tid| {
-            let blocked = signals(&status(process, tid), "SigBlk");
-            blocked & MASK == MASK && blocked & SYNCHRONOUS != SYNCHRONOUS
-        })
+        || statuses(process)
+            .any(|status| status.blocked & MASK == MASK && status.blocked & SYNCHRONOUS != SYNCHRONOUS)
 }

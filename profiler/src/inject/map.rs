@@ -6,7 +6,9 @@ use super::leave::Region;
 use super::leftovers::{self, NAME};
 use super::sys::SharedMap;
 use super::thread::{Call, Fault};
-use super::{Plan, borrow, preflight};
+use super::{Plan, borrow, check};
+use crate::addr::Avma;
+use crate::target::preflight::{self, Outcome};
 use crate::target::process::Process;
 use profiler_helper::shared::{MAGIC, VERSION};
 use rustix::fs::{FlockOperation, SealFlags, fcntl_add_seals, flock, ftruncate};
@@ -54,7 +56,8 @@ impl Mapped {
     /// # Errors
     /// The process is left as it was, and the error says which condition does not hold.
     pub fn new(process: Process, plan: Plan) -> Result<Self, Error> {
-        preflight::check(&process, &plan)?;
+        check(&process)?;
+        check_callers(&process, &plan)?;
         leftovers::remove(&process, &plan)?;
         let image = Image::built()?;
         let mut progress = Progress::default();
@@ -127,6 +130,23 @@ impl Mapped {
             _memfd: memfd,
             longest_stop,
         })
+    }
+}
+
+/// Checks that Go's runtime has a function that calls hooks.
+fn check_callers(process: &Process, plan: &Plan) -> Result<(), Error> {
+    let value = process.memory(plan.callers.0, 8);
+    let value = value.map_err(|source| access(process, "read the memory", source))?;
+    let callers = value.try_into().map_or(0, u64::from_le_bytes);
+    let maps = process.maps().unwrap_or_default();
+    let is_code = |address: Avma| {
+        maps.iter()
+            .any(|map| map.executable && (map.start..map.end).contains(&address.0))
+    };
+    let condition = preflight::callers((callers != 0).then_some(Avma(callers)), is_code);
+    match condition.outcome {
+        Outcome::Fails => Err(Error::refused(process.pid, condition)),
+        Outcome::Holds | Outcome::Unknown => Ok(()),
     }
 }
 

@@ -14,7 +14,6 @@ mod install;
 mod leave;
 mod leftovers;
 mod map;
-mod preflight;
 mod sys;
 mod thread;
 
@@ -22,14 +21,14 @@ mod thread;
 mod tests;
 
 pub use answer::{Answer, ContextAnswer};
-pub use error::Error;
+pub use error::{Error, Failing};
 pub use install::Installed;
 pub use leave::{Disposition, Left, Mapping};
 pub use map::Mapped;
-pub use preflight::check;
 
 use crate::addr::Avma;
 use crate::target::go::Layout;
+use crate::target::preflight::{self, Outcome, State};
 use crate::target::process::Process;
 use profiler_helper::shared::Config;
 use std::ops::Range;
@@ -62,6 +61,8 @@ pub struct Plan {
     pub errno_location: Option<Avma>,
     /// The functions that Go installs as signal handlers: `runtime.cgoSigtramp` and `runtime.sigtramp`.
     pub go_handlers: Vec<Avma>,
+    /// Address of the function `runtime.asyncPreempt`.
+    pub async_preempt: Option<Avma>,
     /// Which signals are ours.
     pub accept: Accept,
 }
@@ -113,6 +114,31 @@ impl Plan {
         offset(&config.m_ncgo, self.layout.m_ncgo);
         offset(&config.m_cgo_callers_use, self.layout.m_cgo_callers_use);
         offset(&config.m_procid, self.m_procid);
+        config
+            .async_preempt
+            .store(self.async_preempt.map_or(0, |address| address.0), Relaxed);
+    }
+}
+
+/// Checks that the process may be touched at all.
+///
+/// # Errors
+/// It has ended, or the conditions that do not hold.
+pub fn check(process: &Process) -> Result<(), Error> {
+    let pid = process.pid;
+    let state = State::read(process);
+    if state.has_ended() {
+        return Err(Error::Gone { pid });
+    }
+    let mut failing = state.conditions();
+    failing.retain(|condition| condition.outcome == Outcome::Fails);
+    if failing.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Refused {
+            pid,
+            failing: Failing(failing),
+        })
     }
 }
 
@@ -128,13 +154,21 @@ fn borrow<T: Send>(
     plan: &Plan,
     mut work: impl FnMut(&mut Borrowed<'_>) -> Result<T, Fault> + Send,
 ) -> Result<(T, Duration), Error> {
+    let pid = process.pid;
     let lend = || {
+        check(process)?;
         let start = Instant::now();
         let mut longest = Duration::ZERO;
         while start.elapsed() < PATIENCE {
-            preflight::gone(process)?;
+            let state = State::read(process);
+            if state.has_ended() {
+                return Err(Error::Gone { pid });
+            }
+            let no_seccomp = state.no_seccomp();
+            if no_seccomp.outcome == Outcome::Fails {
+                return Err(Error::refused(pid, no_seccomp));
+            }
             for tid in thread::idle(process, plan) {
-                preflight::seccomp(process, tid)?;
                 let mut borrowed = match Seized::stop(process, tid).and_then(|seized| seized.borrow(plan)) {
                     Ok(borrowed) => borrowed,
                     Err(Fault::Failed(error)) => return Err(error),
@@ -151,11 +185,7 @@ fn borrow<T: Send>(
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        preflight::gone(process)?;
-        Err(Error::NoIdleThread {
-            pid: process.pid,
-            waited: PATIENCE,
-        })
+        Err(Error::refused(pid, preflight::no_idle_thread(PATIENCE)))
     };
     std::thread::scope(|scope| {
         let lender = scope.spawn(lend);

@@ -8,15 +8,15 @@
 //! that happens to the thread is that it wakes up too early. No byte of code is changed, and no byte of data that is in use.
 
 use super::error::Error;
-use super::preflight::{field, status};
 use super::{Plan, sys};
+use crate::target::preflight::{self, waits_in};
 use crate::target::process::Process;
 use nix::errno::Errno;
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace::{self, Options};
 use nix::unistd::Pid;
 use rustix::process::{WaitOptions, waitpid};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
@@ -81,7 +81,8 @@ impl<'p> Seized<'p> {
         match ptrace::seize(pid(tid), Options::PTRACE_O_TRACESYSGOOD) {
             Ok(()) => step(),
             Err(Errno::EPERM) if may_be_traced(process, tid) => {
-                return Err(Error::NotPermitted { pid: process.pid }.into());
+                let condition = preflight::not_permitted("the system does not let us trace it");
+                return Err(Error::refused(process.pid, condition).into());
             }
             // It has ended, or another tracer came first: others are left.
             Err(_) => return Err(Fault::Unfit),
@@ -95,7 +96,7 @@ impl<'p> Seized<'p> {
         seized.request(ptrace::interrupt(pid(tid)))?;
         match seized.wait()? {
             Stop::Event(signal) if signal == nix::libc::SIGTRAP => Ok(seized),
-            Stop::Event(_) => Err(Error::Stopped { pid: process.pid }.into()),
+            Stop::Event(_) => Err(seized.stopped()),
             Stop::Signal(signal) => Err(seized.pass_on(signal)),
             Stop::Call => Err(Fault::Unfit),
         }
@@ -141,6 +142,11 @@ impl<'p> Seized<'p> {
         } else {
             Err(Fault::Unfit)
         }
+    }
+
+    /// Somebody has stopped the process.
+    fn stopped(&self) -> Fault {
+        Error::refused(self.process.pid, preflight::stopped(self.tid)).into()
     }
 
     /// Lets the thread go, to handle `signal`.
@@ -247,12 +253,7 @@ impl Borrowed<'_> {
                 Stop::Call => {}
                 // Signals come before the entry only: our call has not been made.
                 Stop::Signal(signal) => return Err(self.pass_on(signal)),
-                Stop::Event(_) => {
-                    return Err(Error::Stopped {
-                        pid: self.thread.process.pid,
-                    }
-                    .into());
-                }
+                Stop::Event(_) => return Err(self.thread.stopped()),
             }
         }
         Ok(self.thread.request(ptrace::getregs(id))?.rax)
@@ -345,44 +346,19 @@ impl Call {
     }
 }
 
-/// The threads of the process, with what they wait for: those that seem to wait for work in the scheduler. Looking
-/// only.
-pub(super) fn idle(process: &Process, plan: &Plan) -> Vec<u32> {
-    let seems_idle = |tid: &u32| {
-        // `202 0xaddress 0x80 0x0 … 0xsp 0xpc` (proc_pid_syscall(5)).
-        let file =
-            fs::read_to_string(format!("/proc/{}/task/{tid}/syscall", process.pid)).unwrap_or_default();
-        let mut fields = file.split_whitespace();
-        let hex = |field: &str| u64::from_str_radix(field.strip_prefix("0x")?, 16).ok();
-        let number = fields.next().and_then(|field| field.parse::<u64>().ok());
-        let operation = fields.nth(1).and_then(hex);
-        let pc = fields.last().and_then(hex);
-        // A thread of a frozen cgroup would not stop.
-        let is_frozen = || field(&status(process, *tid), "State").is_none_or(|state| state.starts_with('D'));
-        number == Some(SYS_FUTEX)
-            && operation.is_some_and(|operation| operation & FUTEX_OPERATION == 0)
-            && pc.is_some_and(|pc| plan.futex.start.0 <= pc && pc < plan.futex.end.0)
-            && !is_frozen()
-    };
-    tids(process).into_iter().filter(seems_idle).collect()
+/// The threads that seem to wait for work in the scheduler. Looking only, and at each of them when it is its turn: in a
+/// process with many threads it may have found some by the time that all have been looked at.
+pub(super) fn idle(process: &Process, plan: &Plan) -> impl Iterator<Item = u32> {
+    let tasks = process.tids().into_iter().filter_map(|tid| process.task(tid));
+    // One of a frozen cgroup would not stop.
+    let idle = tasks.filter(|task| waits_in(task, &plan.futex) && !task.status.is_uninterruptible());
+    idle.map(|task| task.tid)
 }
 
 /// Whether nothing is in the way of tracing a thread but permission: it has not ended, and nobody traces it.
 fn may_be_traced(process: &Process, tid: u32) -> bool {
-    let status = status(process, tid);
-    let lives = field(&status, "State").is_some_and(|state| !state.starts_with(['Z', 'X']));
-    lives && field(&status, "TracerPid") == Some("0")
-}
-
-/// Its threads.
-pub(super) fn tids(process: &Process) -> Vec<u32> {
-    let names = fs::read_dir(format!("/proc/{}/task", process.pid))
-        .into_iter()
-        .flatten()
-        .flatten();
-    names
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    let status = process.status(tid);
+    status.is_some_and(|status| !status.has_ended() && status.tracer == 0)
 }
 
 fn pid(tid: u32) -> Pid {

@@ -72,7 +72,7 @@ impl Inspection {
             pid: process.pid,
             program: process.name(),
             executable: process.executable(),
-            threads: facts.tasks.len(),
+            threads: facts.state.tasks.len(),
             conditions: facts.conditions(),
             go,
             code: objects.into_code(),

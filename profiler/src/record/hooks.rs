@@ -10,6 +10,7 @@ use crate::inject::{self, Disposition, Installed, Mapped, Mapping};
 use crate::profile::HookAnswers;
 use crate::sampler::{self, RawSample};
 use crate::target::process::Process;
+use profiler_abi::sample::Header;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -117,7 +118,11 @@ impl Hooks {
         let asked = Asked {
             thread: header.cookie,
             pc,
-            cookie: 0,
+            cookie: if header.flags & Header::COOKIE == 0 {
+                0
+            } else {
+                header.time_ns
+            },
             time_ns: header.time_ns,
         };
         honoured.join.sample(asked, bytes.to_vec());
@@ -244,7 +249,7 @@ fn understood(answer: &inject::Answer) -> Answer {
     Answer {
         thread: answer.thread_pointer,
         pc: answer.pc.0,
-        cookie: 0,
+        cookie: answer.cookie,
         leaf: answer.leaf.as_deref().map(list).unwrap_or_default(),
         contexts: answer
             .contexts

@@ -195,6 +195,7 @@ impl Targets {
                     .iter()
                     .map(|address| address.to_avma(bias))
                     .collect(),
+                async_preempt: sites.async_preempt.map(|address| address.to_avma(bias)),
                 accept: Accept::KERNEL,
             }));
         }

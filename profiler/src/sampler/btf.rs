@@ -1,6 +1,7 @@
-//! Where a field is in a struct of the running kernel, from its BTF (Documentation/bpf/btf.rst).
+//! Where a field is in a struct of the running kernel, and which functions it has, from its BTF
+//! (Documentation/bpf/btf.rst).
 //!
-//! Only what that question needs is read. The crates that parse BTF either keep their types private or carry a
+//! Only what these questions need is read. The crates that parse BTF either keep their types private or carry a
 //! licence that a statically linked program cannot meet.
 
 use crate::words::u32_at;
@@ -18,6 +19,7 @@ mod kind {
     pub(super) const STRUCT: u32 = 4;
     pub(super) const UNION: u32 = 5;
     pub(super) const ENUM: u32 = 6;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -89,6 +91,15 @@ impl Btf {
             }
         }
         Some(offset)
+    }
+
+    /// The id of the function with this name, by which BPF programs call it.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        let index = self.types.iter().position(|&at| {
+            u32_at(&self.data, at + 4).is_some_and(|info| info >> 24 & 31 == kind::FUNC)
+                && self.name(at).is_some_and(|found| found == name.as_bytes())
+        })?;
+        u32::try_from(index + 1).ok()
     }
 
     /// Offset in bits and type of a member of the struct or union whose record is at `at`.

@@ -2,6 +2,7 @@
 
 mod btf;
 mod drain;
+mod kfunc;
 mod sideband;
 mod space;
 mod sys;
@@ -155,6 +156,8 @@ pub enum NotAsked {
     Blocked,
     /// The signal waits for it already.
     Pending,
+    /// Another signal waits for it, whose handler would be entered first.
+    Other,
     /// A frame of its stack is in code that may hold a lock which the hooks need.
     Danger,
     /// It has no alternate stack for signals, or is on it.
@@ -167,10 +170,11 @@ pub enum NotAsked {
 
 impl NotAsked {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Exiting,
         Self::Blocked,
         Self::Pending,
+        Self::Other,
         Self::Danger,
         Self::NoStack,
         Self::Rate,
@@ -182,6 +186,7 @@ impl NotAsked {
             Self::Exiting => Counter::NotAskedExiting,
             Self::Blocked => Counter::NotAskedBlocked,
             Self::Pending => Counter::NotAskedPending,
+            Self::Other => Counter::NotAskedOther,
             Self::Danger => Counter::NotAskedDanger,
             Self::NoStack => Counter::NotAskedNoStack,
             Self::Rate => Counter::NotAskedRate,
@@ -195,6 +200,7 @@ impl NotAsked {
             Self::Exiting => "it was exiting",
             Self::Blocked => "it had the signal blocked",
             Self::Pending => "the signal waited for it already",
+            Self::Other => "another signal was about to be delivered",
             Self::Danger => "its stack had code that may hold a lock which the hooks need",
             Self::NoStack => "it had no alternate stack for signals, or was on it already",
             Self::Rate => "enough threads had been asked in the last tenth of a second",
@@ -250,7 +256,9 @@ impl Sampler {
             .override_global("CONFIG", config.as_bytes(), true)
             .map_max_entries("SCRATCH", cpus as u32)
             .map_max_entries("RING", ring_bytes)
-            .load(OBJECT)
+            .load(&kfunc::resolve(OBJECT, &btf).ok_or(Error::NotOurs {
+                what: "call of bpf_send_signal_task",
+            })?)
             .map_err(|source| Error::Load(Box::new(source)))?;
         // Before the maps are taken over: the programs refer to them by descriptor.
         for name in ["forked", "execed"] {

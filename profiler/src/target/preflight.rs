@@ -1,7 +1,8 @@
 //! Whether the traceback hooks of a process can be called from outside without harm: conditions, each with what was
-//! found. [`Facts`] are read, everything else here is pure.
+//! found. [`Facts`] and their [`State`] are read, everything else here is pure.
 //!
-//! Nothing is tried: conditions are read from `/proc` and from the object files, and the process does not notice.
+//! Nothing is tried: conditions are read from `/proc` and from the object files, and the process does not notice. Who
+//! is about to touch a process reads its [`State`] again.
 
 use super::go::Source;
 use super::go::hooks::Hooks;
@@ -10,14 +11,17 @@ use super::process::{Process, Task};
 use super::status::Status;
 use crate::addr::Avma;
 use std::collections::HashSet;
+use std::fmt;
 use std::ops::{Range, RangeInclusive};
 
 mod conditions;
 #[cfg(test)]
 mod tests;
 
+pub use conditions::{callers, no_idle_thread, no_signal, not_permitted, stopped};
+
 /// Real-time signals that no C library keeps for itself: glibc and musl use 32–34.
-const SIGNALS: RangeInclusive<u32> = 35..=64;
+pub const SIGNALS: RangeInclusive<u32> = 35..=63;
 /// Number of the system call on x86-64.
 const FUTEX: u64 = 202;
 /// The operation without its flags (include/uapi/linux/futex.h).
@@ -29,14 +33,21 @@ const FUTEX_WAIT: u64 = 0;
 pub struct Facts {
     /// What is known of its Go runtime.
     pub runtime: Runtime,
-    /// The byte `e_ident[EI_CLASS]` of its executable (elf(5)): 2 for 64 bits. `None` if it cannot be read.
-    pub elf_class: Option<u8>,
-    /// Its threads.
-    pub tasks: Vec<Task>,
     /// Where it has code.
     pub code: Vec<Range<Avma>>,
     /// The code of `runtime.futex`.
     pub futex: Option<Range<Avma>>,
+    /// What it is doing.
+    pub state: State,
+}
+
+/// What there is to know of a process whatever hooks it has. All of it may change at any time.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Whether it is a 64-bit program for x86-64; `None` if its executable cannot be read.
+    pub is_x86_64: Option<bool>,
+    /// Its threads.
+    pub tasks: Vec<Task>,
     /// `kernel.yama.ptrace_scope`; `None` without Yama.
     pub ptrace_scope: Option<u32>,
     /// Our own capabilities in effect.
@@ -74,6 +85,8 @@ pub enum Requirement {
     Layout,
     /// A 64-bit program.
     Bits64,
+    /// It runs: nobody has stopped it.
+    NotStopped,
     /// No filter of system calls.
     NoSeccomp,
     /// No shadow stack.
@@ -98,6 +111,7 @@ impl Requirement {
             Self::TracebackHook => "traceback-hook",
             Self::Layout => "layout",
             Self::Bits64 => "64-bit",
+            Self::NotStopped => "not-stopped",
             Self::NoSeccomp => "no-seccomp",
             Self::NoShadowStack => "no-shadow-stack",
             Self::NoTracer => "no-tracer",
@@ -133,6 +147,16 @@ pub struct Condition {
     pub remedy: Option<&'static str>,
 }
 
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fact)?;
+        match self.remedy {
+            Some(remedy) => write!(f, " (remedy: {remedy})"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Whether hooks can be honoured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
@@ -155,14 +179,58 @@ pub fn verdict(conditions: &[Condition]) -> Verdict<'_> {
     }
 }
 
+impl State {
+    /// Looks at `process`, and at what we may do.
+    pub fn read(process: &Process) -> Self {
+        let ours = std::fs::read("/proc/self/status").unwrap_or_default();
+        Self {
+            is_x86_64: process.is_x86_64(),
+            tasks: process.tasks(),
+            ptrace_scope: std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
+                .ok()
+                .and_then(|scope| scope.trim().parse().ok()),
+            capabilities: Status::parse(&ours).capabilities,
+        }
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&self) -> bool {
+        self.tasks.iter().all(|task| task.status.has_ended())
+    }
+
+    /// Real-time signals that nobody uses, the best first. Where the process has handlers for all of them, and
+    /// `with_go`, those are the Go runtime's, which does nothing about most; else only those without a handler.
+    pub fn free_signals(&self, with_go: bool) -> Vec<u32> {
+        let all = |mask: fn(&Status) -> u64| self.tasks.iter().fold(0, |all, task| all | mask(&task.status));
+        let (ignored, pending, caught) = (all(|s| s.ignored), all(|s| s.pending), all(|s| s.caught));
+        let blocked_everywhere = self
+            .tasks
+            .iter()
+            .fold(u64::MAX, |all, task| all & task.status.blocked);
+        // A thread that blocks what nobody catches waits for it otherwise: by sigwait(3) or signalfd(2), perhaps.
+        let waited_for = all(|s| s.blocked) & !caught;
+        let taken = ignored | pending | blocked_everywhere | waited_for;
+        let has = |mask: u64, signal: u32| mask & 1 << (signal - 1) != 0;
+        let available = SIGNALS.rev().filter(|&signal| !has(taken, signal));
+        // A program's own handler would be for one or two of them.
+        let by_runtime = SIGNALS
+            .filter(|&signal| !has(ignored, signal))
+            .all(|signal| has(caught, signal));
+        let (with_handler, without): (Vec<u32>, Vec<u32>) =
+            available.partition(|&signal| has(caught, signal));
+        if without.is_empty() && by_runtime && with_go {
+            with_handler
+        } else {
+            without
+        }
+    }
+}
+
 impl Facts {
     /// Reads what there is to know of `process` beside its Go runtime, whose idle threads wait in `futex`.
     pub fn read(process: &Process, runtime: Runtime, futex: Option<Range<Avma>>) -> Self {
-        let ours = std::fs::read("/proc/self/status").unwrap_or_default();
         Self {
             runtime,
-            elf_class: process.elf_class(),
-            tasks: process.tasks().unwrap_or_default(),
             code: process
                 .maps()
                 .unwrap_or_default()
@@ -171,41 +239,13 @@ impl Facts {
                 .map(|entry| Avma(entry.start)..Avma(entry.end))
                 .collect(),
             futex,
-            ptrace_scope: std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
-                .ok()
-                .and_then(|scope| scope.trim().parse().ok()),
-            capabilities: Status::parse(&ours).capabilities,
+            state: State::read(process),
         }
     }
 
     /// Whether the process has code at an address.
     fn is_code(&self, address: Avma) -> bool {
         self.code.iter().any(|range| range.contains(&address))
-    }
-
-    /// Real-time signals that nobody uses, the best first: those without a handler, then those whose handler is that
-    /// of the Go runtime, which takes all of them and does nothing with most.
-    pub fn free_signals(&self) -> Vec<u32> {
-        let all = |mask: fn(&Status) -> u64| self.tasks.iter().fold(0, |all, task| all | mask(&task.status));
-        let (ignored, pending, caught) = (all(|s| s.ignored), all(|s| s.pending), all(|s| s.caught));
-        let blocked_everywhere = self
-            .tasks
-            .iter()
-            .fold(u64::MAX, |all, task| all & task.status.blocked);
-        let taken = ignored | pending | blocked_everywhere;
-        let has = |mask: u64, signal: u32| mask & 1 << (signal - 1) != 0;
-        let available = SIGNALS.filter(|&signal| !has(taken, signal));
-        // A program's own handler would be for one or two of them.
-        let by_runtime = SIGNALS
-            .filter(|&signal| !has(ignored, signal))
-            .all(|signal| has(caught, signal));
-        let (with_handler, without): (Vec<u32>, Vec<u32>) =
-            available.partition(|&signal| has(caught, signal));
-        if without.is_empty() && by_runtime && self.runtime != Runtime::Absent {
-            with_handler
-        } else {
-            without
-        }
     }
 
     /// Threads that have nothing to do: they wait in `runtime.futex`, and the runtime agrees where it can be asked.
@@ -220,18 +260,21 @@ impl Facts {
             } => Some(threads.iter().filter(|m| m.is_idle()).map(|m| m.tid).collect()),
             _ => None,
         };
-        let waits = |task: &&Task| {
-            task.syscall.is_some_and(|call| {
-                call.number == FUTEX
-                    && call.arguments[1] & FUTEX_CMD_MASK == FUTEX_WAIT
-                    && futex.contains(&Avma(call.pc))
-            })
-        };
         let agrees = |task: &&Task| {
             idle.as_ref()
                 .is_none_or(|idle| idle.contains(&task.status.id_inside.into()))
         };
-        let found = self.tasks.iter().filter(waits).filter(agrees);
+        let tasks = self.state.tasks.iter();
+        let found = tasks.filter(|task| waits_in(task, futex)).filter(agrees);
         found.map(|task| task.tid).collect()
     }
+}
+
+/// Whether a thread waits in futex(2) to be woken, called from this code.
+pub fn waits_in(task: &Task, code: &Range<Avma>) -> bool {
+    task.syscall.is_some_and(|call| {
+        call.number == FUTEX
+            && call.arguments[1] & FUTEX_CMD_MASK == FUTEX_WAIT
+            && code.contains(&Avma(call.pc))
+    })
 }

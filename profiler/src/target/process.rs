@@ -125,25 +125,37 @@ impl Process {
         Ok(bytes)
     }
 
-    /// Its threads, as far as they can be looked at. Some may have ended since.
-    ///
-    /// # Errors
-    /// The process has ended.
-    pub fn tasks(&self) -> Result<Vec<Task>, Error> {
-        let pid = self.pid;
-        let directory = std::fs::read_dir(format!("/proc/{pid}/task")).or(Err(Error::Gone { pid }))?;
-        let tasks = directory.filter_map(|entry| {
-            let entry = entry.ok()?;
-            let tid = entry.file_name().to_str()?.parse().ok()?;
-            let read = |file: &str| std::fs::read(entry.path().join(file));
-            Some(Task {
-                tid,
-                status: Status::parse(&read("status").ok()?),
-                // Ptrace rights are needed for this one.
-                syscall: read("syscall").ok().and_then(|text| Syscall::parse(&text)),
-            })
-        });
-        Ok(tasks.collect())
+    /// The ids of its threads. Some may have ended since.
+    pub fn tids(&self) -> Vec<u32> {
+        let names = std::fs::read_dir(format!("/proc/{}/task", self.pid))
+            .into_iter()
+            .flatten()
+            .flatten();
+        names
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
+    }
+
+    /// The status of one of its threads; `None` if that has ended.
+    pub fn status(&self, tid: u32) -> Option<Status> {
+        let text = std::fs::read(format!("/proc/{}/task/{tid}/status", self.pid)).ok()?;
+        Some(Status::parse(&text))
+    }
+
+    /// Its threads, as far as they can be looked at; none if the process has ended.
+    pub fn tasks(&self) -> Vec<Task> {
+        self.tids().into_iter().filter_map(|tid| self.task(tid)).collect()
+    }
+
+    /// One of its threads; `None` if it has ended.
+    pub fn task(&self, tid: u32) -> Option<Task> {
+        let syscall = std::fs::read(format!("/proc/{}/task/{tid}/syscall", self.pid));
+        Some(Task {
+            tid,
+            status: self.status(tid)?,
+            // Ptrace rights are needed for this one.
+            syscall: syscall.ok().and_then(|text| Syscall::parse(&text)),
+        })
     }
 
     /// The path of its executable, as the process sees it.
@@ -152,12 +164,12 @@ impl Process {
         Some(path.to_string_lossy().into_owned())
     }
 
-    /// The class of its executable (`e_ident[EI_CLASS]`, elf(5)): 1 is 32-bit, 2 is 64-bit.
-    pub fn elf_class(&self) -> Option<u8> {
-        let mut ident = [0; 5];
+    /// Whether its executable is a 64-bit one for x86-64 (`ELFCLASS64`, `EM_X86_64`, elf(5)); `None` if it cannot be read.
+    pub fn is_x86_64(&self) -> Option<bool> {
+        let mut header = [0; 20];
         let file = File::open(format!("/proc/{}/exe", self.pid)).ok()?;
-        file.read_exact_at(&mut ident, 0).ok()?;
-        (ident[..4] == *b"\x7fELF").then_some(ident[4])
+        file.read_exact_at(&mut header, 0).ok()?;
+        Some(header[..5] == *b"\x7fELF\x02" && header[18..] == [62, 0])
     }
 
     /// The state letter of `/proc/PID/stat` (proc_pid_stat(5)).

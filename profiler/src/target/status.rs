@@ -4,6 +4,8 @@
 /// have what the line is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
+    /// What it is doing: a letter, in ASCII.
+    pub state: u8,
     /// The id in the innermost namespace: the one that the thread itself sees.
     pub id_inside: u32,
     /// The process that traces it; 0 if none does.
@@ -25,6 +27,21 @@ pub struct Status {
 }
 
 impl Status {
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+
+    /// Whether it has been stopped, by SIGSTOP or a debugger.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, b'T' | b't')
+    }
+
+    /// Whether it sleeps and no signal wakes it: on a disk, or frozen.
+    pub fn is_uninterruptible(&self) -> bool {
+        self.state == b'D'
+    }
+
     /// Parses the file. What is not as documented is 0.
     pub fn parse(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
@@ -33,6 +50,7 @@ impl Status {
             let number = || value.trim().parse().unwrap_or(0);
             let mask = || u64::from_str_radix(value.trim(), 16).unwrap_or(0);
             match key {
+                "State" => status.state = value.trim().bytes().next().unwrap_or(0),
                 "NSpid" => {
                     let innermost = value.split_whitespace().next_back();
                     status.id_inside = innermost.and_then(|id| id.parse().ok()).unwrap_or(0);
@@ -94,10 +112,11 @@ mod tests {
 
     #[test]
     fn every_field_comes_back() {
-        let text = b"Name:\tx: y\nNSpid:\t4711\t12\nTracerPid:\t7\nSeccomp:\t2\nSigPnd:\t0000000000000001\n\
+        let text = b"Name:\tx: y\nState:\tS (sleeping)\nNSpid:\t4711\t12\nTracerPid:\t7\nSeccomp:\t2\nSigPnd:\t0000000000000001\n\
             ShdPnd:\t0000000000000002\nSigBlk:\t0000000000000400\nSigIgn:\t0000000000001000\n\
             SigCgt:\tfffffffc00000000\nCapEff:\t0000000000080000\nx86_Thread_features:\tshstk wrss \n";
         let expected = Status {
+            state: b'S',
             id_inside: 12,
             tracer: 7,
             seccomp: 2,
@@ -113,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_strange_is_zero() {
-        let text = b"Seccomp:\tx\nSigBlk:\t\nTracerPid\nNSpid:\nx86_Thread_features:\t\n\xff:\xff\n";
+        let text = b"State:\nSeccomp:\tx\nSigBlk:\t\nTracerPid\nNSpid:\nx86_Thread_features:\t\n\xff:\xff\n";
         assert_eq!(Status::parse(text), Status::default());
         assert_eq!(Status::parse(b""), Status::default());
     }

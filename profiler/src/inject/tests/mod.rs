@@ -138,6 +138,34 @@ fn signals_of_others_reach_the_handler_before_ours() {
 }
 
 #[test]
+fn a_signal_of_go_s_that_comes_together_with_ours_is_handled_before() {
+    let target = Target::start("local");
+    let installed = install(&target);
+    for _ in 0..20 {
+        // What waits for a stopped process is delivered when it goes on, Go's signal for preemption first.
+        target.stop();
+        for &tid in target.workers.keys() {
+            target.send(tid, 23, 0).expect("a thread");
+        }
+        let begun = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| ask(&target, &installed, 1));
+            while !target.all_have_pending(installed.signal()) {
+                std::thread::yield_now();
+            }
+            target.go_on();
+            asking.join().expect("answers")
+        });
+        for answer in &begun {
+            assert!(!target.plan.go_handlers.contains(&answer.pc), "{answer:?}");
+            assert!(target.plan.async_preempt != Some(answer.pc), "{answer:?}");
+            check(&target, answer);
+        }
+    }
+    installed.leave(Some(80)).expect("it can be left");
+    target.finish();
+}
+
+#[test]
 fn a_disposition_that_is_no_longer_ours_is_not_touched() {
     let mut target = Target::start("local");
     let mut before = target.state();
@@ -274,7 +302,7 @@ fn cycles_leave_nothing_while_signals_rain_on_every_thread() {
         scope.spawn(|| {
             // Go has a handler for all signals and does nothing about this one, but on threads that it does not know.
             while !is_over.load(Relaxed) {
-                let tids = super::thread::tids(&target.process());
+                let tids = target.process().tids();
                 for tid in tids.into_iter().filter(|&tid| tid != target.stranger) {
                     let _ = target.send(tid, 50, 0);
                 }

@@ -3,6 +3,7 @@
 use super::install;
 use super::target::{self, Target};
 use crate::inject::{Error, Mapped};
+use crate::target::preflight::{Condition, Requirement, State};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,6 +11,17 @@ use std::process::Command;
 
 fn refusal(target: &Target) -> Error {
     Mapped::new(target.process(), target.plan.clone()).expect_err("it has to be refused")
+}
+
+/// The only condition that does not hold.
+fn failing(target: &Target) -> Condition {
+    match refusal(target) {
+        Error::Refused { pid, failing } if pid == target.pid() => match &failing.0[..] {
+            [only] => only.clone(),
+            _ => panic!("{failing}"),
+        },
+        error => panic!("{error}"),
+    }
 }
 
 #[test]
@@ -27,7 +39,7 @@ fn a_process_has_one_profiler_that_honours_its_hooks() {
 fn a_process_in_a_sandbox_is_left_alone() {
     let mut command = Command::new(target::program("local"));
     let target = Target::run(command.env("HOOKS_SANDBOX", "1"));
-    assert!(matches!(refusal(&target), Error::Seccomp { .. }));
+    assert_eq!(failing(&target).requirement, Requirement::NoSeccomp);
     target.finish();
 }
 
@@ -37,7 +49,9 @@ fn a_traced_process_is_left_alone() {
     let pid = Pid::from_raw(target.pid() as i32);
     ptrace::seize(pid, Options::empty()).expect("it can be traced");
     let us = rustix::thread::gettid().as_raw_pid() as u32;
-    assert!(matches!(refusal(&target), Error::Traced { tracer, .. } if tracer == us));
+    let found = failing(&target);
+    assert_eq!(found.requirement, Requirement::NoTracer);
+    assert!(found.fact.contains(&us.to_string()), "{found}");
     drop(target);
 }
 
@@ -48,16 +62,13 @@ fn a_stopped_process_stays_stopped() {
     let pid = Pid::from_raw(target.pid() as i32);
     kill(pid, Signal::SIGSTOP).expect("it can be stopped");
     let is_stopped = || {
-        let tids = crate::inject::thread::tids(&target.process());
-        tids.into_iter().all(|tid| {
-            let status = crate::inject::preflight::status(&target.process(), tid);
-            crate::inject::preflight::field(&status, "State").is_some_and(|state| state.starts_with('T'))
-        })
+        let state = State::read(&target.process());
+        state.tasks.iter().all(|task| task.status.is_stopped())
     };
     while !is_stopped() {
         std::thread::yield_now();
     }
-    assert!(matches!(refusal(&target), Error::Stopped { .. }));
+    assert_eq!(failing(&target).requirement, Requirement::NotStopped);
     assert!(is_stopped());
     kill(pid, Signal::SIGCONT).expect("it can go on");
     target.assert_state(&before);
@@ -71,7 +82,7 @@ fn a_program_without_callers_and_one_that_ended_are_refused() {
     let mut target = Target::start("local");
     let callers = target.plan.callers;
     target.plan.callers = target.variable("hook_none");
-    assert!(matches!(refusal(&target), Error::NoCgoCallers { .. }));
+    assert_eq!(failing(&target).requirement, Requirement::Cgo);
     target.plan.callers = callers;
     let process = target.process();
     let plan = target.plan.clone();

@@ -2,14 +2,14 @@
 
 use crate::addr::{Avma, Svma};
 use crate::gopclntab::Pclntab;
-use crate::inject::preflight::{signals, status};
-use crate::inject::thread::tids;
 use crate::inject::{Accept, Plan};
 use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
+use crate::target::status::Status;
 use bytes::Bytes;
 use nix::libc;
 use object::{Object, ObjectSymbol};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -153,6 +153,35 @@ impl Target {
         written.expect("it can be written");
     }
 
+    /// Stops all its threads.
+    pub(super) fn stop(&self) {
+        self.kill(Signal::STOP);
+        let process = self.process();
+        let is_stopped = |tid| process.status(tid).is_some_and(|status| status.is_stopped());
+        while !process.tids().into_iter().all(is_stopped) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether `signal` waits for each worker.
+    pub(super) fn all_have_pending(&self, signal: u32) -> bool {
+        let process = self.process();
+        let pending = |&tid: &u32| process.status(tid).map_or(0, |status| status.pending);
+        self.workers
+            .keys()
+            .all(|tid| pending(tid) & 1 << (signal - 1) != 0)
+    }
+
+    /// Lets them go on.
+    pub(super) fn go_on(&self) {
+        self.kill(Signal::CONT);
+    }
+
+    fn kill(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().cast_signed()).expect("an id");
+        kill_process(pid, signal).expect("it is ours");
+    }
+
     /// Sends `signal` to a thread, as the kernel would.
     pub(super) fn send(&self, tid: u32, signal: u32, value: u64) -> std::io::Result<()> {
         // siginfo of rt_tgsigqueueinfo(2): signal at 0, code at 8, value at 24.
@@ -194,15 +223,15 @@ impl Target {
     pub(super) fn state(&self) -> State {
         let process = self.process();
         let maps = process.maps().expect("maps");
-        let leader = status(&process, self.pid());
-        let of_threads = |field| {
-            tids(&process)
-                .into_iter()
-                .map(move |tid| (tid, signals(&status(&self.process(), tid), field)))
-                .filter(|(tid, _)| self.workers.contains_key(tid))
+        let leader = process.status(self.pid()).expect("it runs");
+        let of_workers = |signals: fn(&Status) -> u64| {
+            let tids = process.tids().into_iter();
+            tids.filter(|tid| self.workers.contains_key(tid))
+                .filter_map(|tid| Some((tid, signals(&process.status(tid)?))))
                 .collect()
         };
-        let children = tids(&process)
+        let children = process
+            .tids()
             .into_iter()
             .filter_map(|tid| {
                 std::fs::read_to_string(format!("/proc/{}/task/{tid}/children", self.pid())).ok()
@@ -217,15 +246,11 @@ impl Target {
                 .filter(|map| map.executable || map.name.contains("memfd"))
                 .map(|map| (map.start, map.end, map.name.clone()))
                 .collect(),
-            caught: signals(&leader, "SigCgt"),
-            ignored: signals(&leader, "SigIgn"),
-            tracer: leader
-                .lines()
-                .find(|line| line.starts_with("TracerPid"))
-                .map(str::to_owned),
-            blocked: of_threads("SigBlk"),
-            pending: of_threads("SigPnd"),
-            pending_for_all: signals(&leader, "ShdPnd"),
+            caught: leader.caught,
+            ignored: leader.ignored,
+            tracer: leader.tracer,
+            blocked: of_workers(|status| status.blocked),
+            pending: of_workers(|status| status.pending),
             children,
             descriptors: descriptors
                 .map(|entry| (entry.file_name(), std::fs::read_link(entry.path()).ok()))
@@ -265,10 +290,9 @@ pub(super) struct State {
     executable: BTreeSet<(u64, u64, String)>,
     pub(super) caught: u64,
     pub(super) ignored: u64,
-    tracer: Option<String>,
+    tracer: u32,
     blocked: BTreeMap<u32, u64>,
     pending: BTreeMap<u32, u64>,
-    pending_for_all: u64,
     children: String,
     descriptors: BTreeSet<String>,
 }
@@ -319,6 +343,7 @@ pub(super) fn plan(pid: u32) -> Plan {
         .into_iter()
         .filter_map(address)
         .collect(),
+        async_preempt: address("runtime.asyncPreempt.abi0").or_else(|| address("runtime.asyncPreempt")),
         accept: ACCEPT,
     }
 }

@@ -41,8 +41,8 @@ fn target(folder: &tempfile::TempDir) -> (Child, BufReader<std::process::ChildSt
     (child, output)
 }
 
-/// (thread, interrupted instruction) → how often.
-type Places = BTreeMap<(u32, u64), u64>;
+/// (thread, interrupted instruction, what the signal carried) → how often.
+type Places = BTreeMap<(u32, u64, u64), u64>;
 
 /// Asks the threads of `pid` for a while: the places of the samples that asked, and the counts.
 async fn ask(pid: u32, per_window: u32, time: Duration) -> (Places, sampler::AskedCounts) {
@@ -81,7 +81,9 @@ fn drain(session: &mut Session, asked: &mut Places) {
             let Some(UserWord::Exact(pc)) = leaf else {
                 panic!("not a leaf: {leaf:?}");
             };
-            *asked.entry((sample.header.tid, pc)).or_default() += 1;
+            let carried = sample.header.flags & Header::COOKIE != 0;
+            let cookie = if carried { sample.header.time_ns } else { 0 };
+            *asked.entry((sample.header.tid, pc, cookie)).or_default() += 1;
         }
     }
 }
@@ -101,11 +103,12 @@ fn finish(mut child: Child, mut output: impl Read) -> Places {
     let mut handled = Places::new();
     for line in lines {
         let fields: Vec<&str> = line.split(' ').collect();
-        let &[tid, pc, code] = &fields[..] else {
+        let &[tid, pc, code, cookie] = &fields[..] else {
             panic!("{line:?}")
         };
         assert_eq!(code.parse(), Ok(SI_KERNEL));
-        let place = (tid.parse().unwrap(), u64::from_str_radix(pc, 16).unwrap());
+        let pc = u64::from_str_radix(pc, 16).unwrap();
+        let place = (tid.parse().unwrap(), pc, cookie.parse().unwrap());
         *handled.entry(place).or_default() += 1;
     }
     handled
@@ -134,11 +137,11 @@ async fn threads_are_asked_where_they_were_sampled_and_only_if_they_can_be() {
 
     // Every signal was handled, at the very instruction of its sample, and none of them in the allocator.
     assert_eq!(asked, handled);
-    assert!(asked.keys().all(|&(_, pc)| !is_in_allocator(&maps, pc)));
+    assert!(asked.keys().all(|&(_, pc, _)| !is_in_allocator(&maps, pc)));
     let total: u64 = asked.values().sum();
     assert_eq!(counts.asked, total);
     assert!(total > 100, "only {total} were asked");
-    let threads: std::collections::BTreeSet<u32> = asked.keys().map(|&(tid, _)| tid).collect();
+    let threads: std::collections::BTreeSet<u32> = asked.keys().map(|&(tid, ..)| tid).collect();
     assert_eq!(
         threads.len(),
         4,

@@ -1,5 +1,5 @@
 // Threads that can be asked by signal 40, and threads that cannot. At the end it prints each signal that was handled:
-// thread, interrupted instruction, si_code; and how many system calls were interrupted.
+// thread, interrupted instruction, si_code, si_value; and how many system calls were interrupted.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -15,7 +15,7 @@ enum { SIGNAL = 40, ROOM = 1 << 16 };
 
 static struct {
   int tid, code;
-  unsigned long pc;
+  unsigned long pc, value;
 } handled[ROOM];
 static atomic_int n_handled, interrupted, over;
 
@@ -25,6 +25,7 @@ static void handler(int signal, siginfo_t *info, void *context) {
   if (i >= ROOM) abort();
   handled[i].tid = gettid();
   handled[i].code = info->si_code;
+  handled[i].value = (unsigned long)info->si_value.sival_ptr;
   handled[i].pc = ((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
 }
 
@@ -98,6 +99,6 @@ int main(void) {
   over = 1;
   for (int i = 0; i < N; i++) pthread_join(threads[i], NULL);
   printf("interrupted %d\n", interrupted);
-  for (int i = 0; i < n_handled; i++) printf("%d %lx %d\n", handled[i].tid, handled[i].pc, handled[i].code);
+  for (int i = 0; i < n_handled; i++) printf("%d %lx %d %lu\n", handled[i].tid, handled[i].pc, handled[i].code, handled[i].value);
   return 0;
 }

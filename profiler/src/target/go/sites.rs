@@ -23,6 +23,8 @@ pub struct HookSites {
     pub asmcgocall: Range<Svma>,
     /// The functions that the runtime installs as signal handlers.
     pub signal_handlers: Vec<Svma>,
+    /// `runtime.asyncPreempt`, which Go code seems to have called when it was preempted.
+    pub async_preempt: Option<Svma>,
     /// [`CALL_TRACEBACK`], if there is one.
     pub call_traceback: Option<Svma>,
 }
@@ -60,6 +62,7 @@ impl HookSites {
                 .flat_map(|name| pclntab.functions_named(name))
                 .map(|function| function.entry())
                 .collect(),
+            async_preempt: body(pclntab, "runtime.asyncPreempt").map(|function| function.entry()),
             call_traceback: symbol.map(|symbol| Svma(symbol.address())),
         }))
     }

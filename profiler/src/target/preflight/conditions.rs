@@ -1,6 +1,8 @@
 //! The conditions, one function each. Pure.
 
-use super::{Condition, Facts, Outcome, Requirement, Runtime, SIGNALS};
+use super::{Condition, Facts, Outcome, Requirement, Runtime, SIGNALS, State};
+use crate::addr::Avma;
+use std::time::Duration;
 
 /// `YAMA_SCOPE_NO_ATTACH` (security/yama/yama_lsm.c).
 const NO_PTRACE: u32 = 3;
@@ -10,19 +12,13 @@ const CAP_SYS_PTRACE: u32 = 19;
 impl Facts {
     /// All conditions.
     pub fn conditions(&self) -> Vec<Condition> {
-        vec![
-            self.cgo(),
-            self.traceback_hook(),
-            self.layout(),
-            self.bits_64(),
-            self.no_seccomp(),
-            self.no_shadow_stack(),
-            self.no_tracer(),
-            self.ptrace_allowed(),
-            self.capability(),
+        let mut conditions = vec![self.cgo(), self.traceback_hook(), self.layout()];
+        conditions.extend(self.state.conditions());
+        conditions.extend([
             self.idle_thread(),
-            self.free_signal(),
-        ]
+            self.state.free_signal(self.runtime != Runtime::Absent),
+        ]);
+        conditions
     }
 
     fn cgo(&self) -> Condition {
@@ -42,15 +38,7 @@ impl Facts {
             ),
             Runtime::Understood {
                 hooks: Some(hooks), ..
-            } => match hooks.callers {
-                Some(callers) if self.is_code(callers) => condition(
-                    Requirement::Cgo,
-                    Outcome::Holds,
-                    format!("_cgo_callers leads to {callers}"),
-                ),
-                Some(callers) => fails(&format!("_cgo_callers is {callers}, where there is no code")),
-                None => fails("_cgo_callers is nil: nothing calls a traceback function in a signal handler"),
-            },
+            } => callers(hooks.callers, |callers| self.is_code(callers)),
         }
     }
 
@@ -95,16 +83,60 @@ impl Facts {
         }
     }
 
+    fn idle_thread(&self) -> Condition {
+        let requirement = Requirement::IdleThread;
+        let n = self.state.tasks.len();
+        match self.idle_threads()[..] {
+            [first, ..] => condition(
+                requirement,
+                Outcome::Holds,
+                format!("thread {first} waits in runtime.futex with nothing to do"),
+            ),
+            [] => condition(
+                requirement,
+                Outcome::Unknown,
+                format!("none of {n} threads waits in runtime.futex with nothing to do at this moment"),
+            )
+            .with_remedy("none is needed: there is one as soon as the program is less busy"),
+        }
+    }
+}
+
+impl State {
+    /// Those that do not depend on hooks, or on which signal and thread there are for them.
+    pub fn conditions(&self) -> Vec<Condition> {
+        vec![
+            self.bits_64(),
+            self.not_stopped(),
+            self.no_seccomp(),
+            self.no_shadow_stack(),
+            self.no_tracer(),
+            self.ptrace_allowed(),
+            self.capability(),
+        ]
+    }
+
     fn bits_64(&self) -> Condition {
         let of = |outcome, fact: &str| condition(Requirement::Bits64, outcome, fact);
-        match self.elf_class {
-            Some(2) => of(Outcome::Holds, "the executable is a 64-bit one"),
-            Some(_) => of(Outcome::Fails, "the executable is a 32-bit one"),
+        match self.is_x86_64 {
+            Some(true) => of(Outcome::Holds, "the executable is a 64-bit one for x86-64"),
+            Some(false) => of(Outcome::Fails, "the executable is not a 64-bit one for x86-64"),
             None => of(Outcome::Unknown, "the executable cannot be read"),
         }
     }
 
-    fn no_seccomp(&self) -> Condition {
+    fn not_stopped(&self) -> Condition {
+        if self.tasks.is_empty() {
+            return unreadable(Requirement::NotStopped);
+        }
+        match self.tasks.iter().find(|task| task.status.is_stopped()) {
+            None => condition(Requirement::NotStopped, Outcome::Holds, "it runs"),
+            Some(task) => stopped(task.tid),
+        }
+    }
+
+    /// No filter of system calls.
+    pub fn no_seccomp(&self) -> Condition {
         let requirement = Requirement::NoSeccomp;
         let strictest = self.tasks.iter().map(|task| task.status.seccomp).max();
         match strictest {
@@ -177,29 +209,11 @@ impl Facts {
         if self.capabilities & 1 << CAP_SYS_PTRACE != 0 {
             return condition(requirement, Outcome::Holds, "we have CAP_SYS_PTRACE");
         }
-        condition(requirement, Outcome::Fails, "we lack CAP_SYS_PTRACE")
-            .with_remedy("run the profiler as root, or with cap_sys_ptrace")
+        not_permitted("we lack CAP_SYS_PTRACE")
     }
 
-    fn idle_thread(&self) -> Condition {
-        let requirement = Requirement::IdleThread;
-        let n = self.tasks.len();
-        match self.idle_threads()[..] {
-            [first, ..] => condition(
-                requirement,
-                Outcome::Holds,
-                format!("thread {first} waits in runtime.futex with nothing to do"),
-            ),
-            [] => condition(
-                requirement,
-                Outcome::Unknown,
-                format!("none of {n} threads waits in runtime.futex with nothing to do at this moment"),
-            )
-            .with_remedy("none is needed: there is one as soon as the program is less busy"),
-        }
-    }
-
-    fn free_signal(&self) -> Condition {
+    /// A real-time signal that nobody uses; see [`State::free_signals`].
+    pub fn free_signal(&self, with_go: bool) -> Condition {
         let requirement = Requirement::FreeSignal;
         if self.tasks.is_empty() {
             return unreadable(requirement);
@@ -209,16 +223,8 @@ impl Facts {
                 .iter()
                 .any(|task| task.status.caught & 1 << (signal - 1) != 0)
         };
-        match self.free_signals()[..] {
-            [] => condition(
-                requirement,
-                Outcome::Fails,
-                format!(
-                    "every signal from {} to {} is in use",
-                    SIGNALS.start(),
-                    SIGNALS.end()
-                ),
-            ),
+        match self.free_signals(with_go)[..] {
+            [] => no_signal(),
             [first, ..] if caught(first) => condition(
                 requirement,
                 Outcome::Holds,
@@ -231,6 +237,63 @@ impl Facts {
             ),
         }
     }
+}
+
+/// Whether there is a function that calls a traceback hook in a signal handler, by the value of Go's `_cgo_callers`.
+pub fn callers(callers: Option<Avma>, is_code: impl Fn(Avma) -> bool) -> Condition {
+    match callers {
+        Some(callers) if is_code(callers) => condition(
+            Requirement::Cgo,
+            Outcome::Holds,
+            format!("_cgo_callers leads to {callers}"),
+        ),
+        Some(callers) => condition(
+            Requirement::Cgo,
+            Outcome::Fails,
+            format!("_cgo_callers is {callers}, where there is no code"),
+        ),
+        None => condition(
+            Requirement::Cgo,
+            Outcome::Fails,
+            "_cgo_callers is nil: nothing calls a traceback function in a signal handler",
+        ),
+    }
+}
+
+/// Somebody has stopped thread `tid`.
+pub fn stopped(tid: u32) -> Condition {
+    condition(
+        Requirement::NotStopped,
+        Outcome::Fails,
+        format!("thread {tid} has been stopped"),
+    )
+    .with_remedy("let it go on with kill -CONT")
+}
+
+/// We may not trace the process, for this reason.
+pub fn not_permitted(why: &str) -> Condition {
+    condition(Requirement::Capability, Outcome::Fails, why)
+        .with_remedy("run the profiler as root, or with cap_sys_ptrace")
+}
+
+/// Every signal is used.
+pub fn no_signal() -> Condition {
+    let (first, last) = (SIGNALS.start(), SIGNALS.end());
+    condition(
+        Requirement::FreeSignal,
+        Outcome::Fails,
+        format!("every signal from {first} to {last} is in use"),
+    )
+}
+
+/// All threads had something to do, for as long as one was looked for.
+pub fn no_idle_thread(waited: Duration) -> Condition {
+    condition(
+        Requirement::IdleThread,
+        Outcome::Fails,
+        format!("none of its threads had nothing to do within {waited:?}"),
+    )
+    .with_remedy("try again when it is less busy")
 }
 
 impl Condition {

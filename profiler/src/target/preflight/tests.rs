@@ -1,4 +1,4 @@
-use super::{Condition, Facts, Outcome, Requirement, Runtime, SIGNALS, Verdict, verdict};
+use super::{Condition, Facts, Outcome, Requirement, Runtime, SIGNALS, State, Verdict, verdict};
 use crate::addr::Avma;
 use crate::target::go::Source;
 use crate::target::go::hooks::Hooks;
@@ -9,6 +9,8 @@ use crate::target::status::{Status, Syscall};
 const FUTEX_CODE: std::ops::Range<Avma> = Avma(0x460520)..Avma(0x460560);
 /// Signals from 35 on.
 const REAL_TIME: u64 = u64::MAX << 34;
+/// Go's own handler is for all of them.
+const WITH_GO: bool = true;
 
 /// An M with nothing to do.
 fn idle_m(tid: u64) -> Thread {
@@ -51,12 +53,14 @@ fn good() -> Facts {
             }),
             threads: Some(vec![idle_m(12)]),
         },
-        elf_class: Some(2),
-        tasks: vec![waiting(12, 0x80, 0x460541)],
         code: vec![Avma(0x401000)..Avma(0x4b0000)],
         futex: Some(FUTEX_CODE),
-        ptrace_scope: Some(1),
-        capabilities: 1 << 19,
+        state: State {
+            is_x86_64: Some(true),
+            tasks: vec![waiting(12, 0x80, 0x460541)],
+            ptrace_scope: Some(1),
+            capabilities: 1 << 19,
+        },
     }
 }
 
@@ -93,8 +97,8 @@ fn a_program_that_meets_all_conditions_can_be_asked() {
 #[test]
 fn a_verdict_names_what_fails_and_forgives_what_is_unknown() {
     let mut facts = good();
-    facts.elf_class = Some(1);
-    facts.tasks[0].syscall = None;
+    facts.state.is_x86_64 = Some(false);
+    facts.state.tasks[0].syscall = None;
     let conditions = facts.conditions();
     let Verdict::No(failing) = verdict(&conditions) else {
         panic!("{conditions:?}");
@@ -114,7 +118,7 @@ fn a_process_without_a_go_runtime_is_refused_once() {
     assert_eq!(condition.outcome, Outcome::Fails);
     let mut facts = good();
     facts.runtime = Runtime::Absent;
-    facts.tasks[0].status.caught = 0;
+    facts.state.tasks[0].status.caught = 0;
     assert!(matches!(verdict(&facts.conditions()), Verdict::No(failing) if failing.len() == 1));
 }
 
@@ -193,18 +197,20 @@ fn a_runtime_that_is_not_understood_is_refused_once() {
 
 #[test]
 fn a_32_bit_program_is_refused() {
-    let condition = after(Requirement::Bits64, &[], |facts| facts.elf_class = Some(1));
+    let condition = after(Requirement::Bits64, &[], |facts| {
+        facts.state.is_x86_64 = Some(false)
+    });
     assert_eq!(condition.outcome, Outcome::Fails);
-    let condition = after(Requirement::Bits64, &[], |facts| facts.elf_class = None);
+    let condition = after(Requirement::Bits64, &[], |facts| facts.state.is_x86_64 = None);
     assert_eq!(condition.outcome, Outcome::Unknown);
 }
 
 /// Another thread, like the first, with `change`.
 fn another(facts: &mut Facts, change: impl FnOnce(&mut Status)) {
-    let mut task = facts.tasks[0].clone();
+    let mut task = facts.state.tasks[0].clone();
     task.tid += 1;
     change(&mut task.status);
-    facts.tasks.push(task);
+    facts.state.tasks.push(task);
 }
 
 #[test]
@@ -215,6 +221,20 @@ fn a_filter_of_system_calls_on_any_thread_is_refused() {
         });
         assert_eq!(condition.outcome, Outcome::Fails);
         assert!(condition.remedy.is_some());
+    }
+}
+
+#[test]
+fn a_process_that_somebody_stopped_is_refused_with_the_way_out() {
+    for state in [b'T', b't'] {
+        let condition = after(Requirement::NotStopped, &[], |facts| {
+            another(facts, |status| status.state = state);
+        });
+        assert_eq!(condition.outcome, Outcome::Fails);
+        assert_eq!(
+            condition.to_string(),
+            "thread 13 has been stopped (remedy: let it go on with kill -CONT)"
+        );
     }
 }
 
@@ -245,7 +265,7 @@ fn yama_forbids_only_at_its_last_level() {
         (Some(3), Outcome::Fails),
     ] {
         let condition = after(Requirement::PtraceAllowed, &[], |facts| {
-            facts.ptrace_scope = scope
+            facts.state.ptrace_scope = scope
         });
         assert_eq!(condition.outcome, expected, "{scope:?}");
     }
@@ -254,7 +274,7 @@ fn yama_forbids_only_at_its_last_level() {
 #[test]
 fn without_the_capability_nothing_goes() {
     let condition = after(Requirement::Capability, &[], |facts| {
-        facts.capabilities = !(1 << 19)
+        facts.state.capabilities = !(1 << 19)
     });
     assert_eq!(condition.outcome, Outcome::Fails);
 }
@@ -268,11 +288,11 @@ fn a_thread_is_idle_if_it_waits_in_the_runtime_and_the_runtime_agrees() {
     };
     assert_eq!(idle(&|_| {}), [12]);
     // In another function: libc's.
-    assert!(idle(&|facts| facts.tasks = vec![waiting(12, 0x80, 0x7f00_0000)]).is_empty());
+    assert!(idle(&|facts| facts.state.tasks = vec![waiting(12, 0x80, 0x7f00_0000)]).is_empty());
     // FUTEX_WAKE.
-    assert!(idle(&|facts| facts.tasks = vec![waiting(12, 0x81, 0x460541)]).is_empty());
+    assert!(idle(&|facts| facts.state.tasks = vec![waiting(12, 0x81, 0x460541)]).is_empty());
     // Not in a system call.
-    assert!(idle(&|facts| facts.tasks[0].syscall = None).is_empty());
+    assert!(idle(&|facts| facts.state.tasks[0].syscall = None).is_empty());
     // The code is not known.
     assert!(idle(&|facts| facts.futex = None).is_empty());
     let with_thread = |thread: Thread| {
@@ -311,7 +331,7 @@ fn a_thread_is_idle_if_it_waits_in_the_runtime_and_the_runtime_agrees() {
 #[test]
 fn no_idle_thread_is_not_a_refusal() {
     let condition = after(Requirement::IdleThread, &[], |facts| {
-        facts.tasks[0].syscall = None
+        facts.state.tasks[0].syscall = None
     });
     assert_eq!(condition.outcome, Outcome::Unknown);
 }
@@ -320,18 +340,24 @@ fn no_idle_thread_is_not_a_refusal() {
 fn a_free_signal_has_no_handler_or_that_of_the_runtime() {
     let free = |change: &dyn Fn(&mut Status)| {
         let mut facts = good();
-        change(&mut facts.tasks[0].status);
-        facts.free_signals()
+        change(&mut facts.state.tasks[0].status);
+        facts.state.free_signals(WITH_GO)
     };
-    let all: Vec<u32> = SIGNALS.collect();
+    let all: Vec<u32> = SIGNALS.rev().collect();
     // All are caught: by the runtime.
     assert_eq!(free(&|_| {}), all);
     // None is: in a library.
     assert_eq!(free(&|status| status.caught = 0), all);
     // Some are: by the program itself.
-    assert_eq!(free(&|status| status.caught = 0b111 << 34), all[3..]);
-    assert_eq!(free(&|status| status.ignored = 1 << 34), all[1..]);
-    assert_eq!(free(&|status| status.pending = 1 << 35)[..2], [35, 37]);
+    let without_first = |n: usize| &all[..all.len() - n];
+    assert_eq!(free(&|status| status.caught = 0b111 << 34), *without_first(3));
+    assert_eq!(free(&|status| status.ignored = 1 << 34), *without_first(1));
+    assert_eq!(free(&|status| status.pending = 1 << 61)[..2], [63, 61]);
+    // Nobody catches it, and a thread blocks it.
+    assert_eq!(
+        free(&|status| (status.caught, status.blocked) = (0, 1 << 62))[..1],
+        [62]
+    );
     assert!(free(&|status| status.blocked = REAL_TIME).is_empty());
 }
 
@@ -339,13 +365,13 @@ fn a_free_signal_has_no_handler_or_that_of_the_runtime() {
 fn a_signal_that_some_threads_block_reaches_the_others() {
     let mut facts = good();
     another(&mut facts, |status| status.blocked = u64::MAX);
-    assert_eq!(facts.free_signals().first(), Some(&35));
+    assert_eq!(facts.state.free_signals(WITH_GO).first(), Some(&63));
 }
 
 #[test]
 fn a_program_that_uses_all_signals_is_refused() {
     let condition = after(Requirement::FreeSignal, &[], |facts| {
-        facts.tasks[0].status.ignored = REAL_TIME;
+        facts.state.tasks[0].status.ignored = REAL_TIME;
     });
     assert_eq!(condition.outcome, Outcome::Fails);
     // Without a Go runtime, handlers are the program's own.
@@ -357,8 +383,10 @@ fn a_program_that_uses_all_signals_is_refused() {
 #[test]
 fn a_process_that_has_ended_is_not_said_to_be_good() {
     let mut facts = good();
-    facts.tasks.clear();
+    facts.state.tasks.clear();
+    assert!(facts.state.has_ended());
     for requirement in [
+        Requirement::NotStopped,
         Requirement::NoSeccomp,
         Requirement::NoShadowStack,
         Requirement::NoTracer,
@@ -372,8 +400,13 @@ fn a_process_that_has_ended_is_not_said_to_be_good() {
 fn what_is_read_of_a_real_process_is_true() {
     let us = Process::open(std::process::id()).expect("we exist");
     let facts = Facts::read(&us, Runtime::Absent, None);
-    assert_eq!(facts.elf_class, Some(2));
-    let ours: Vec<u32> = facts.tasks.iter().map(|task| task.status.id_inside).collect();
+    assert_eq!(facts.state.is_x86_64, Some(true));
+    let ours: Vec<u32> = facts
+        .state
+        .tasks
+        .iter()
+        .map(|task| task.status.id_inside)
+        .collect();
     assert!(ours.contains(&std::process::id()), "{ours:?}");
     assert_eq!(of(&facts, Requirement::NoTracer).outcome, Outcome::Holds);
     let here = what_is_read_of_a_real_process_is_true as *const () as u64;
