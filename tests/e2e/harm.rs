@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use profiler_tests::exclusive;
-use profiler_tests::harm::{for_seconds, unharmed};
+use profiler_tests::harm::{Case, for_seconds};
 use profiler_tests::programs::{self, Form};
 
 #[test]
@@ -44,7 +44,7 @@ fn no_system_call_is_interrupted() -> Result<()> {
 
 fn in_mode(mode: &str, seconds: u64) -> Result<()> {
     let program = programs::go("go_harm", "local", Form::Exe, "")?;
-    let unharmed = unharmed(&program, mode, for_seconds(seconds))?;
+    let unharmed = Case::new(&program, mode).unharmed(for_seconds(seconds))?;
     eprintln!("{mode}: {}", unharmed.summary()?);
     ensure!(unharmed.stacks.honoured > 100, "{:?}", unharmed.stacks);
     Ok(())

@@ -8,7 +8,7 @@ use profiler_tests::profiler::{Recorder, Recording, record};
 use profiler_tests::programs::{self, Form, GO_TOOLCHAINS};
 use profiler_tests::snapshot::{Freedom, Snapshot};
 use profiler_tests::target::Target;
-use profiler_tests::testprogcgo::TestProgCgo;
+use profiler_tests::testprogcgo::{Driven, TestProgCgo};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -95,7 +95,7 @@ fn a_program_without_hooks_is_recorded_as_walked_or_not_at_all() -> Result<()> {
 /// Records one of Go's own programs with its hooks. It has to be the same after as before. Also the profiles that it took
 /// of itself meanwhile.
 fn honoured(programs: &TestProgCgo, name: &str) -> Result<(Recording, Vec<String>)> {
-    let mut target = Target::start(programs.driven(name))?;
+    let mut target = Target::start(programs.driven(name, Driven::Rounds))?;
     // At rest: its own profiler opens files of its own now and then.
     target.command("pause")?;
     let mut output = target.read_line()?;

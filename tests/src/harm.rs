@@ -91,54 +91,78 @@ fn is_as(frames: &[&str], who: usize) -> bool {
     leaf == Some(&LEAF[who]) && callbacks.chunks(2).all(|callback| callback == CALLBACK[who])
 }
 
-/// Runs the program in `mode` by `command`, records it at 999 Hz with its hooks, and lets `during` decide how long. It has to
-/// compute what it computes alone, and to look as it did before.
-pub fn unharmed(
-    program: &Program,
-    mode: &str,
-    during: impl FnOnce(&mut Target) -> Result<()>,
-) -> Result<Unharmed> {
-    let mut command = program.command();
-    command.arg(mode);
-    unharmed_by(program, command, during)
+/// What is recorded.
+#[derive(Debug)]
+pub struct Case {
+    program: Program,
+    command: Command,
+    /// What the program changes in itself, as sentences of a snapshot have it.
+    own: &'static [&'static str],
 }
 
-/// The same for a command that starts the program, or uses it.
-pub fn unharmed_by(
-    program: &Program,
-    command: Command,
-    during: impl FnOnce(&mut Target) -> Result<()>,
-) -> Result<Unharmed> {
-    let alone = checksum_alone(program)?;
-    let mut target = Target::start(command)?;
-    let before = Snapshot::at_rest(target.pid())?;
-    let mut recorder = start(&target, "require")?;
-    recorder.wait_until_sampling()?;
-    during(&mut target)?;
-    recorder.signal(Signal::INT)?;
-    let recording = recorder.wait()?;
-    let stacks = Judged::of(recording.stacks()?);
-    let differences = before.lasting_differences(target.pid(), Freedom::GoRuntime)?;
-    target.command("report")?;
-    let report = target.read_line()?;
-    let finished = target.finish()?;
-    ensure!(
-        differences.is_empty(),
-        "the program is not as it was:\n{}\n{}",
-        differences.join("\n"),
-        recording.stderr
-    );
-    ensure!(
-        finished.status.success() && finished.checksum == alone,
-        "{finished:?}, alone {alone}"
-    );
-    ensure!(!recording.stderr.contains("warning"), "{}", recording.stderr);
-    ensure!(stacks.wrong.is_empty(), "{:#?}", stacks.wrong);
-    Ok(Unharmed {
-        recording,
-        stacks,
-        report,
-    })
+impl Case {
+    /// The program in one of its modes.
+    pub fn new(program: &Program, mode: &str) -> Self {
+        let mut command = program.command();
+        command.arg(mode);
+        let own: &[&str] = match mode {
+            "processes" => &["child of thread", "descriptor"],
+            "signals" => &["signal set"],
+            _ => &[],
+        };
+        Self {
+            program: program.clone(),
+            command,
+            own,
+        }
+    }
+
+    /// With a variable in the environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Records the program at 999 Hz with its hooks; `during` decides how long. It has to compute what it computes
+    /// alone, and to look as it did before.
+    pub fn unharmed(self, during: impl FnOnce(&mut Target) -> Result<()>) -> Result<Unharmed> {
+        let alone = checksum_alone(&self.program)?;
+        let mut target = Target::start(self.command)?;
+        let before = Snapshot::at_rest(target.pid())?;
+        let mut recorder = start(&target, "require")?;
+        recorder.wait_until_sampling()?;
+        during(&mut target)?;
+        recorder.signal(Signal::INT)?;
+        let recording = recorder.wait()?;
+        let stacks = Judged::of(recording.stacks()?);
+        let mut differences = before.lasting_differences(target.pid(), Freedom::GoRuntime)?;
+        differences.retain(|difference| !self.own.iter().any(|own| difference.contains(own)));
+        let report = ask(&mut target, "report")?;
+        let finished = target.finish()?;
+        ensure!(
+            differences.is_empty(),
+            "the program is not as it was:\n{}\n{}",
+            differences.join("\n"),
+            recording.stderr
+        );
+        ensure!(
+            finished.status.success() && finished.checksum == alone,
+            "{finished:?}, alone {alone}"
+        );
+        ensure!(!recording.stderr.contains("warning"), "{}", recording.stderr);
+        ensure!(stacks.wrong.is_empty(), "{:#?}\n{}", stacks.wrong, recording.stderr);
+        Ok(Unharmed {
+            recording,
+            stacks,
+            report,
+        })
+    }
+}
+
+/// Tells the program something, and reads its answer.
+pub fn ask(target: &mut Target, what: &str) -> Result<String> {
+    target.command(what)?;
+    target.read_line()
 }
 
 /// Starts to record the program with `--hooks=MODE`.

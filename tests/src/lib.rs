@@ -3,6 +3,7 @@
 //! * [`programs`] builds the programs to be profiled (`tests/targets`), [`target`] runs them.
 //! * [`profiler`] runs the profiler and reads what it wrote, [`folded`] and [`pprof`] parse it.
 //! * [`chain`] says which call chains are true, and judges stacks by it.
+//! * [`conformance`] brings our stacks and those of Go's own profile into one form.
 //! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave.
 //! * [`harm`] records a program that is easily harmed.
 //! * [`snapshot`] takes down what a process looks like, to prove that it was left alone.
@@ -10,6 +11,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub mod chain;
+pub mod conformance;
 pub mod cpu_time;
 pub mod folded;
 pub mod harm;

@@ -224,10 +224,12 @@ impl Target {
         let process = self.process();
         let maps = process.maps().expect("maps");
         let leader = process.status(self.pid()).expect("it runs");
-        let of_workers = |signals: fn(&Status) -> u64| {
-            let tids = process.tids().into_iter();
-            tids.filter(|tid| self.workers.contains_key(tid))
-                .filter_map(|tid| Some((tid, signals(&process.status(tid)?))))
+        let of_threads = |set: fn(&Status) -> u64| {
+            process
+                .tids()
+                .into_iter()
+                .filter(|tid| self.workers.contains_key(tid))
+                .filter_map(|tid| Some((tid, set(&process.status(tid)?))))
                 .collect()
         };
         let children = process
@@ -249,8 +251,8 @@ impl Target {
             caught: leader.caught,
             ignored: leader.ignored,
             tracer: leader.tracer,
-            blocked: of_workers(|status| status.blocked),
-            pending: of_workers(|status| status.pending),
+            blocked: of_threads(|status| status.blocked),
+            pending: of_threads(|status| status.pending),
             children,
             descriptors: descriptors
                 .map(|entry| (entry.file_name(), std::fs::read_link(entry.path()).ok()))

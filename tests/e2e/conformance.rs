@@ -1,0 +1,233 @@
+//! The programs that Go's own distribution tests the traceback protocol with, recorded by us and by Go itself at the same
+//! time: both profiles have the same stacks, except for what [`profiler_tests::conformance`] lists.
+#![allow(clippy::print_stderr, reason = "the figures are what these tests are for")]
+
+use anyhow::{Result, ensure};
+use profiler_tests::conformance::{Compared, Hooks};
+use profiler_tests::exclusive;
+use profiler_tests::pprof::{self, Sample};
+use profiler_tests::profiler::{Recorder, Recording, record};
+use profiler_tests::programs::GO_TOOLCHAINS;
+use profiler_tests::stats::{Counts, chance, total_variation};
+use profiler_tests::target::Target;
+use profiler_tests::testprogcgo::{Driven, TestProgCgo};
+use std::fs;
+use std::path::PathBuf;
+
+/// How much further apart than by chance two profiles may be. What both do not see alike are instructions, some in each
+/// change between Go and C, not stacks.
+const SLACK: f64 = 0.03;
+
+/// Share of the samples in which hooks have something to say that must have their answer, in percent.
+const ANSWERED: f64 = 97.0;
+
+/// A stack that one profile has so often, and the other one never, is no chance.
+const OFTEN: u64 = 30;
+
+/// Fewer samples than this on either side prove little. Go takes a hundred a second at most.
+const SAMPLES: u64 = 50;
+
+const NO_HOOKS: Hooks<'_> = Hooks {
+    within: "",
+    frames: &[],
+    leaf: false,
+    contexts: false,
+    symbolizer: false,
+    context_of: |_| 0,
+};
+
+#[test]
+fn interrupted_c_is_what_the_hook_says_it_is() -> Result<()> {
+    let _guard = exclusive();
+    let hooks = Hooks {
+        within: "main._Cfunc_cpuHog",
+        frames: &["cpuHog", "cpuHog2"],
+        leaf: true,
+        ..NO_HOOKS
+    };
+    for (toolchain, mode) in GO_TOOLCHAINS
+        .into_iter()
+        .map(|toolchain| (toolchain, "exe"))
+        .chain([("local", "pie")])
+    {
+        let programs = TestProgCgo::build(toolchain, mode)?;
+        let both = Both::record(&programs, "CgoPprof", Driven::Rounds, "require")?;
+        both.agree(&format!("{toolchain} {mode}, CgoPprof"), &hooks)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn go_that_a_thread_of_c_called_is_not_lost_when_c_has_returned() -> Result<()> {
+    let _guard = exclusive();
+    // Go 1.21 has neither the program nor what it is a test of (go.dev/issue/72870).
+    for toolchain in ["go1.24.11", "local"] {
+        let programs = TestProgCgo::build(toolchain, "exe")?;
+        let both = Both::record(&programs, "CgoCallbackPprof", Driven::Once, "auto")?;
+        let hooks = Hooks {
+            within: "main.go_callback1",
+            ..NO_HOOKS
+        };
+        both.agree(&format!("{toolchain}, CgoCallbackPprof"), &hooks)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_thread_that_go_does_not_know_is_recorded_as_walked_without_a_hook() -> Result<()> {
+    let _guard = exclusive();
+    let programs = TestProgCgo::build("local", "exe")?;
+    let target = Target::start(programs.driven("CgoPprofThreadNoTraceback", Driven::Once))?;
+    let required = record(["-p", &target.pid().to_string(), "-d", "1", "--hooks=require"])?;
+    ensure!(required.status.code() == Some(1), "{required:?}");
+    drop(target);
+
+    let both = Both::record(&programs, "CgoPprofThreadNoTraceback", Driven::Once, "auto")?;
+    let (ours, theirs) = both.samples()?;
+    let count = |samples: &[Sample], is_meant: fn(&Sample) -> bool| -> u64 {
+        samples
+            .iter()
+            .filter(|sample| is_meant(sample))
+            .map(|sample| sample.count)
+            .sum()
+    };
+    let in_thread = count(&ours, |sample| {
+        sample.frames.len() >= 2
+            && sample.frames[0].function == "cpuHogThread"
+            && sample.frames[1].function == "cpuHogDriver"
+    });
+    let external = count(&theirs, |sample| {
+        sample
+            .frames
+            .last()
+            .is_some_and(|frame| frame.function == "runtime._ExternalCode")
+    });
+    let all = count(&ours, |_| true);
+    eprintln!("CgoPprofThreadNoTraceback: {in_thread} of our {all} samples, {external} of Go's");
+    ensure!(in_thread >= SAMPLES && external >= SAMPLES);
+    ensure!(in_thread as f64 >= all as f64 * ANSWERED / 100.0);
+    Ok(())
+}
+
+/// One program, recorded by us and by Go.
+struct Both {
+    recording: Recording,
+    /// Files of Go's own profiles.
+    own: Vec<PathBuf>,
+}
+
+impl Both {
+    /// Records a program. A driver that runs it in rounds leaves Go's own profile to the program if it takes one.
+    fn record(programs: &TestProgCgo, name: &str, how: Driven, hooks: &str) -> Result<Self> {
+        let mut target = Target::start(programs.driven(name, how))?;
+        // What was before our recording is not compared.
+        let takes_profiles = how == Driven::Rounds && !files(&output(&mut target)?).is_empty();
+        let pid = target.pid().to_string();
+        let hooks = format!("--hooks={hooks}");
+        let mut recorder = Recorder::start(["-p", &pid, "-F", "499", "-d", "4", "--no-kernel", &hooks])?;
+        recorder.wait_until_sampling()?;
+        if !takes_profiles {
+            target.command("profile")?;
+        }
+        let recording = recorder.wait()?;
+        let output = output(&mut target)?;
+        ensure!(target.finish()?.status.success());
+        Ok(Self {
+            recording,
+            own: files(&output),
+        })
+    }
+
+    /// Our samples, and Go's own.
+    fn samples(&self) -> Result<(Vec<Sample>, Vec<Sample>)> {
+        self.recording.stacks()?;
+        Ok((
+            pprof::samples(&[self.recording.pprof()])?,
+            pprof::samples(&self.own)?,
+        ))
+    }
+
+    /// Compares the stacks of both.
+    fn agree(&self, what: &str, hooks: &Hooks<'_>) -> Result<()> {
+        let (ours, theirs) = self.samples()?;
+        let compared = Compared::new(&ours, &theirs, hooks);
+        let (ours, theirs) = (&compared.ours, &compared.theirs);
+        let total = |counts: &Counts| counts.values().sum::<u64>();
+        let (all, own) = (total(ours), total(theirs));
+        let (distance, chance) = (total_variation(ours, theirs), chance(ours, theirs));
+        let asked = compared.answered + compared.unanswered;
+        let answered = compared.answered as f64 * 100.0 / asked.max(1) as f64;
+        eprintln!(
+            "{what}: ours {all} samples, Go's {own}; distance {distance:.3}, by chance {:.3}; {} of {asked} have their \
+             answer ({answered:.2} %); not compared: {} in the kernel, {} in signal handlers",
+            chance.mean, compared.answered, compared.in_kernel, compared.in_handler
+        );
+        let report = || format!("{}\n{}", self.recording.stderr, side_by_side(ours, theirs));
+        ensure!(
+            all >= SAMPLES && own >= SAMPLES,
+            "{what}: too few samples\n{}",
+            report()
+        );
+        ensure!(
+            asked == 0 || answered >= ANSWERED,
+            "{what}: {answered:.2} % have their answer\n{}",
+            report()
+        );
+        ensure!(
+            distance <= chance.mean + SLACK,
+            "{what}: too far apart\n{}",
+            report()
+        );
+        for (one, other) in [(ours, theirs), (theirs, ours)] {
+            // As many as that would be in the smaller profile.
+            let often = OFTEN * total(one).div_ceil(total(other).min(total(one)));
+            let missing = one
+                .iter()
+                .find(|(stack, n)| **n >= often && !other.contains_key(*stack));
+            ensure!(
+                missing.is_none(),
+                "{what}: only one has {missing:?}\n{}",
+                report()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Both {
+    fn drop(&mut self) {
+        self.own.iter().for_each(remove);
+    }
+}
+
+/// What the program has printed since the last time.
+fn output(target: &mut Target) -> Result<String> {
+    target.command("output")?;
+    target.read_line()
+}
+
+fn files(output: &str) -> Vec<PathBuf> {
+    let words = output.split_whitespace().map(PathBuf::from);
+    words.filter(|path| path.is_file()).collect()
+}
+
+fn remove(file: &PathBuf) {
+    let _ = fs::remove_file(file);
+}
+
+fn side_by_side(ours: &Counts, theirs: &Counts) -> String {
+    let count = |counts: &Counts, stack: &String| counts.get(stack).copied().unwrap_or(0);
+    let mut rows: Vec<_> = ours
+        .keys()
+        .chain(theirs.keys().filter(|stack| !ours.contains_key(*stack)))
+        .map(|stack| (count(ours, stack), count(theirs, stack), stack))
+        .collect();
+    rows.sort_by_key(|(ours, theirs, _)| std::cmp::Reverse(ours + theirs));
+    let row = |(ours, theirs, stack): &(u64, u64, &String)| {
+        format!(
+            "ours {ours}, Go's {theirs}\n    {}\n",
+            stack.replace('\n', "\n    ")
+        )
+    };
+    rows.iter().take(12).map(row).collect()
+}
