@@ -150,7 +150,12 @@ impl Case {
             "{finished:?}, alone {alone}"
         );
         ensure!(!recording.stderr.contains("warning"), "{}", recording.stderr);
-        ensure!(stacks.wrong.is_empty(), "{:#?}\n{}", stacks.wrong, recording.stderr);
+        ensure!(
+            stacks.wrong.is_empty(),
+            "{:#?}\n{}",
+            stacks.wrong,
+            recording.stderr
+        );
         Ok(Unharmed {
             recording,
             stacks,
