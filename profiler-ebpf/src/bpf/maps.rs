@@ -28,6 +28,8 @@ pub static CONFIG: Config = Config {
     signal_pending: 0,
     task_altstack: 0,
     task_altstack_size: 0,
+    task_sighand: 0,
+    sighand_action: 0,
     padding: 0,
 };
 

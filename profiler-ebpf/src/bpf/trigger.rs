@@ -15,21 +15,33 @@ use profiler_abi::table::{Asking, Counter, ProcSlot};
 
 /// `PF_EXITING` (include/linux/sched.h).
 const EXITING: u64 = 4;
+/// Size of `struct k_sigaction` on x86-64: handler, flags, restorer and mask (include/linux/signal_types.h).
+const ACTION_BYTES: u32 = 32;
 /// `PIDTYPE_PID` (include/linux/pid_types.h): the signal is for the thread, not for its process.
 const PIDTYPE_PID: u32 = 0;
 
 /// Asks the current thread, which `scratch` holds the walk of, if nothing speaks against it.
 #[inline(always)]
 pub fn ask(scratch: *mut Scratch, slot: *const ProcSlot, task: *const task_struct) {
-    // SAFETY: slot is a map value, and so are its fields. User space replaces the signal in one store.
-    let (asking, signal) = unsafe {
+    // SAFETY: slot is a map value, and so are its fields. User space replaces the signal in one store, after the others.
+    let (asking, signal, process) = unsafe {
         let asking = addr_of_mut!((*slot.cast_mut()).asking);
-        (asking, addr_of_mut!((*asking).signal).read_volatile())
+        (
+            asking,
+            addr_of_mut!((*asking).signal).read_volatile(),
+            (*asking).tgid,
+        )
     };
     // SAFETY: scratch is this CPU's map value.
-    let (state, now) = unsafe { (&(*scratch).state, (*scratch).header.time_ns) };
+    let (state, now, tgid) = unsafe {
+        (
+            &(*scratch).state,
+            (*scratch).header.time_ns,
+            (*scratch).header.tgid,
+        )
+    };
     // Where the stack has no C with Go beneath, and where the thread is not Go's, there is nothing to ask.
-    if signal == 0 || (state.left_c == 0 && state.g != 0) {
+    if signal == 0 || process != tgid || (state.left_c == 0 && state.g != 0) {
         return;
     }
     let outcome = match admit(scratch, asking, task, signal, now) {
@@ -77,6 +89,13 @@ fn admit(
     );
     if size == 0 || sp.wrapping_sub(stack) < size {
         return Err(Counter::NotAskedNoStack);
+    }
+    // The first word of an action is its handler.
+    let actions = word(task, config.task_sighand)? as *const task_struct;
+    let action = config.sighand_action + (signal - 1) * ACTION_BYTES;
+    // SAFETY: a map value.
+    if word(actions, action)? != unsafe { (*asking).handler } {
+        return Err(Counter::NotAskedReplaced);
     }
     // SAFETY: a map value. That other CPUs write it as well makes the count inexact, no more.
     let too_many = unsafe {

@@ -118,6 +118,13 @@ pub struct Asking {
     pub signal: u32,
     /// How many threads may be asked in a window of [`Asking::WINDOW_NS`].
     pub per_window: u32,
+    /// Address of the signal's handler: where the process has another one by now, it is not sent.
+    pub handler: u64,
+    /// The process that is asked. A child that it forked shares its slot as long as it has the same mappings, and has the
+    /// handler too, but the memory for its answers is its parent's.
+    pub tgid: u32,
+    /// Nothing.
+    pub padding: u32,
     /// When the window began that the BPF program counts in, `CLOCK_MONOTONIC`, in nanoseconds.
     pub window_ns: u64,
     /// How many threads it asked in it. CPUs count without regard to each other, so one or the other may be missing.
@@ -167,6 +174,10 @@ pub struct Config {
     pub task_altstack: u32,
     /// `sas_ss_size`: its size; 0 if there is none.
     pub task_altstack_size: u32,
+    /// `sighand`: what the threads of the process do on signals.
+    pub task_sighand: u32,
+    /// Offset of `action` in `struct sighand_struct`.
+    pub sighand_action: u32,
     /// Nothing.
     pub padding: u32,
 }
@@ -204,11 +215,13 @@ pub enum Counter {
     NotAskedBusy = 12,
     /// ... because another signal is about to be delivered to them.
     NotAskedOther = 13,
+    /// ... because their process has set another handler for the signal.
+    NotAskedReplaced = 14,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 15;
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::profile::{HookAnswers, Profile, Summary};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Modules without symbols that the text lists; the JSON has all of them.
 const MAX_MODULES: usize = 10;
@@ -89,6 +89,16 @@ fn hooks(table: &mut Table, hooks: Option<&HookAnswers>) {
     for (reason, n) in std::iter::once(unanswered).chain(others).filter(|(_, n)| *n > 0) {
         table.row(1, "without", n, reason);
     }
+    table.row(
+        0,
+        "longest stop",
+        micros(hooks.longest_stop),
+        "µs of a thread, to let the hooks' caller in or out",
+    );
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn missing(out: &mut String, summary: &Summary) {
@@ -161,6 +171,7 @@ impl Table {
 /// | `lost.total`, `lost.ring_full`, `lost.ticks` | samples that are not in the profile, by cause |
 /// | `withheld_ticks` | ticks of the clock while a hypervisor or a long interrupt had the CPU; not lost, the target did not run |
 /// | `hooks.used`, `hooks.unanswered`, `hooks.refused`, `hooks.not_asked` | if traceback hooks were asked: samples with their answers, without, and why |
+/// | `hooks.longest_stop_us` | the longest time that a thread was stopped for that, in microseconds |
 /// | `modules_without_symbols` | a list of `module`, `samples`, `reason`, most samples first |
 ///
 /// Names are not escaped beyond what JSON demands.
@@ -216,6 +227,7 @@ struct Lost {
 struct Hooks {
     used: u64,
     unanswered: u64,
+    longest_stop_us: u64,
     refused: BTreeMap<&'static str, u64>,
     not_asked: BTreeMap<&'static str, u64>,
 }
@@ -225,6 +237,7 @@ impl Hooks {
         Self {
             used: hooks.used,
             unanswered: hooks.unanswered,
+            longest_stop_us: micros(hooks.longest_stop),
             refused: hooks.refused.iter().copied().collect(),
             not_asked: hooks.not_asked.iter().copied().collect(),
         }

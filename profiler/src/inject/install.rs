@@ -5,9 +5,11 @@ use super::borrow;
 use super::error::Error;
 use super::leave::{Left, Region, take_out};
 use super::map::Mapped;
+use super::rescue::{self, Inside};
 use super::thread::{Borrowed, Call, Fault};
 use crate::addr::Avma;
 use crate::target::preflight::{self, State};
+use crate::target::status::Status;
 use profiler_helper::shared::{Action, Actions};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
@@ -23,6 +25,12 @@ pub(super) const SYNCHRONOUS: u64 = bit(4) | bit(5) | bit(7) | bit(8) | bit(11) 
 pub(super) const NEVER_BLOCKED: u64 = bit(9) | bit(19);
 /// What is blocked in the handler: all that may come at any time.
 pub(super) const MASK: u64 = !(SYNCHRONOUS | NEVER_BLOCKED);
+
+/// Whether a thread is in the handler: from its first instruction to the end of its sigreturn it blocks what the handler
+/// blocks. Signal handlers that block everything, as Go's do, are others.
+pub(super) const fn is_handling(status: &Status) -> bool {
+    status.blocked & MASK == MASK && status.blocked & SYNCHRONOUS != SYNCHRONOUS
+}
 
 pub(super) const fn bit(signal: u32) -> u64 {
     1 << (signal - 1)
@@ -158,6 +166,25 @@ impl Installed {
     /// Takes the answers that are there.
     pub fn answers(&self) -> Vec<super::Answer> {
         answer::take(&self.mapped.region.shared)
+    }
+
+    /// Address of the handler.
+    pub fn handler(&self) -> u64 {
+        self.mapped.region.shared.actions.ours.handler.load(Relaxed)
+    }
+
+    /// The threads that are in the handler.
+    pub fn inside(&self) -> Vec<Inside> {
+        rescue::inside(&self.mapped.region)
+    }
+
+    /// Takes a thread out of the hook that it is in: it goes on where it was sampled. Hooks must not be enabled. False if
+    /// it is not in a hook any more, or not for certain.
+    ///
+    /// # Errors
+    /// It may not be traced.
+    pub fn rescue(&self, inside: Inside) -> Result<bool, Error> {
+        rescue::rescue(&self.mapped.process, &self.mapped.region, inside)
     }
 
     /// How many signals have reached the handler, those of others left out.

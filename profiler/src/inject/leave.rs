@@ -1,8 +1,9 @@
 //! Leaving a process as it was.
 
 use super::error::Error;
-use super::install::{MASK, SYNCHRONOUS, bit, sigaction};
+use super::install::{bit, is_handling, sigaction};
 use super::leftovers;
+use super::rescue;
 use super::sys::SharedMap;
 use super::thread::{Borrowed, Call, Fault};
 use super::{Plan, borrow};
@@ -26,6 +27,8 @@ pub struct Left {
     pub mapping: Mapping,
     /// The longest time that a thread of the process was stopped, from the beginning on.
     pub longest_stop: Duration,
+    /// Threads that did not come back from a hook, and were taken out of it.
+    pub rescued: u32,
 }
 
 /// What became of the disposition of the signal.
@@ -102,7 +105,12 @@ pub(super) fn take_out(
         let arrived = sent.is_some_and(|sent| sent <= shared.counters.entered.load(Acquire));
         arrived && !is_inside(process, shared)
     };
-    let mut mapping = Mapping::Kept;
+    let (mut mapping, mut rescued) = (Mapping::Kept, 0);
+    if !leads_here && !wait_until(is_quiet) {
+        for inside in rescue::inside(region) {
+            rescued += u32::from(rescue::rescue(process, region, inside)?);
+        }
+    }
     if !leads_here && wait_until(is_quiet) {
         let ((), stopped) = borrow(process, plan, |thread| {
             if region.is_there(process) {
@@ -117,6 +125,7 @@ pub(super) fn take_out(
         disposition,
         mapping,
         longest_stop,
+        rescued,
     })
 }
 
@@ -170,11 +179,8 @@ fn is_pending(process: &Process, signal: u32) -> bool {
     statuses(process).any(|status| status.pending & bit(signal) != 0)
 }
 
-/// Whether a thread is in the handler: from its first instruction to the end of its sigreturn it blocks what the handler
-/// blocks. Signal handlers that block everything, as Go's do, are others.
+/// Whether a thread is in the handler.
 fn is_inside(process: &Process, shared: &Shared) -> bool {
     let has_slot = shared.slots.iter().any(|slot| slot.state.load(Acquire) == BUSY);
-    has_slot
-        || statuses(process)
-            .any(|status| status.blocked & MASK == MASK && status.blocked & SYNCHRONOUS != SYNCHRONOUS)
+    has_slot || statuses(process).any(|status| is_handling(&status))
 }

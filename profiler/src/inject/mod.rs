@@ -14,6 +14,7 @@ mod install;
 mod leave;
 mod leftovers;
 mod map;
+mod rescue;
 mod sys;
 mod thread;
 
@@ -25,6 +26,7 @@ pub use error::{Error, Failing};
 pub use install::Installed;
 pub use leave::{Disposition, Left, Mapping};
 pub use map::Mapped;
+pub use rescue::Inside;
 
 use crate::addr::Avma;
 use crate::target::go::Layout;

@@ -2,6 +2,7 @@
 
 use profiler_abi::stop::StopReason;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Accounts for every sample of a recording. All numbers but those of [`Missing`] are samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Summary {
     pub missing: Vec<Missing>,
 }
 
-/// What became of the questions to traceback hooks. All numbers are samples.
+/// What became of the questions to traceback hooks. All numbers but [`HookAnswers::longest_stop`] are samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HookAnswers {
     /// Whose stacks are as the hooks answered.
@@ -35,6 +36,8 @@ pub struct HookAnswers {
     pub unanswered: u64,
     /// Answers that were not used, by reason.
     pub refused: Vec<(&'static str, u64)>,
+    /// The longest time that a thread of a program was stopped, to let the helper in or out.
+    pub longest_stop: Duration,
     /// Whose threads had C on their stacks and were not asked, by reason; their stacks are as walked.
     pub not_asked: Vec<(&'static str, u64)>,
 }

@@ -1,25 +1,30 @@
 //! Honouring the traceback hooks of watched processes: the helper goes in, samples wait for its answers, it leaves.
 
+use super::breaker::{Breaker, Misdeed, Seen};
 use super::targets::Targets;
 use crate::addr::Avma;
 use crate::explain::explain;
 use crate::hooks::answer::{MAX_PCS, PcList};
 use crate::hooks::join::{Asked, Counts};
 use crate::hooks::{Answer, Join};
-use crate::inject::{self, Disposition, Installed, Mapped, Mapping};
+use crate::inject::{self, Disposition, Inside, Installed, Mapped, Mapping, Plan};
 use crate::profile::HookAnswers;
-use crate::sampler::{self, RawSample};
-use crate::target::process::Process;
+use crate::sampler::{self, Question, RawSample};
+use crate::target::process::{self, Process};
 use profiler_abi::sample::Header;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How many threads of a process may be asked in a tenth of a second: fewer than fit into the helper's memory between
 /// two times that answers are fetched.
 const PER_WINDOW: u32 = 1000;
 
-/// So many samples in a row without an answer, and the process is not asked any more.
-const BREAKER: u64 = 50;
+/// How many threads of a process are remembered.
+const MAX_THREADS: usize = 4096;
+
+/// How often programs that have registered no hook are looked at again.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long answers that are still under way are waited for at the end.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -40,7 +45,13 @@ pub enum Mode {
 #[derive(Default)]
 pub struct Hooks {
     processes: HashMap<u32, Honoured>,
+    /// Those that had registered no traceback function when they were last looked at, which was then.
+    waiting: HashSet<u32>,
+    looked: Option<Instant>,
+    /// Those that the helper is being put into.
+    engaging: HashMap<u32, JoinHandle<Result<Installed, inject::Error>>>,
     counts: Counts,
+    longest_stop: Duration,
     were_engaged: bool,
     /// What there is to tell the user, since it was last taken.
     pub warnings: Vec<String>,
@@ -48,13 +59,14 @@ pub struct Hooks {
 
 /// A process with the helper in it.
 struct Honoured {
+    process: Process,
     installed: Installed,
     join: Join<Vec<u8>>,
     /// Threads that were asked, as far as their samples have come.
     asked: u64,
-    /// Samples in a row that had no answer.
-    unanswered: u64,
-    is_open: bool,
+    breaker: Breaker,
+    /// Threads by their thread pointers, as far as they have been asked.
+    threads: HashMap<u64, u32>,
 }
 
 impl Hooks {
@@ -63,34 +75,110 @@ impl Hooks {
     /// # Errors
     /// Its hooks cannot be honoured, for this reason.
     pub fn engage(&mut self, targets: &Targets, pid: u32) -> Result<bool, String> {
-        let Some(plan) = targets.plan(pid)? else {
+        let Some((process, plan)) = registered(targets, pid)? else {
             return Ok(false);
         };
-        let process = Process::open(pid).map_err(|error| error.to_string())?;
-        let is_registered = process
-            .memory(plan.traceback.0, 8)
-            .map_err(|error| error.to_string())?
-            .iter()
-            .any(|&byte| byte != 0);
-        if !is_registered {
-            return Ok(false);
+        let installed = install(process, plan).map_err(|error| explain(&error))?;
+        self.honour(pid, installed).map(|()| true)
+    }
+
+    /// Process `pid` may register a traceback function later.
+    pub fn wait_for(&mut self, pid: u32) {
+        self.waiting.insert(pid);
+    }
+
+    /// Called every now and then: looks whether programs have registered a traceback function meanwhile, and puts the
+    /// helper into them, on a thread of its own. Returns the processes whose threads are asked from now on.
+    pub fn tick(&mut self, targets: &mut Targets) -> Vec<u32> {
+        if !self.waiting.is_empty() && self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            self.looked = Some(Instant::now());
+            for pid in std::mem::take(&mut self.waiting) {
+                match registered(targets, pid) {
+                    Ok(None) => _ = self.waiting.insert(pid),
+                    Ok(Some((process, plan))) => {
+                        let engaging = std::thread::spawn(|| install(process, plan));
+                        self.engaging.insert(pid, engaging);
+                    }
+                    Err(reason) => self.warnings.push(refusal(pid, &reason)),
+                }
+            }
         }
-        let installed = Mapped::new(process, plan)
-            .and_then(Mapped::install)
-            .map_err(|error| explain(&error))?;
+        let engaged = self.engaged(JoinHandle::is_finished);
+        for &pid in &engaged {
+            self.warnings.push(format!(
+                "process {pid} has registered a traceback function: its hooks are honoured from now on"
+            ));
+            if let Some(honoured) = self.processes.get(&pid) {
+                honoured.ask(pid, targets);
+            }
+        }
+        engaged
+    }
+
+    /// Takes over the processes that the helper has come into.
+    fn engaged(
+        &mut self,
+        is_taken: impl Fn(&JoinHandle<Result<Installed, inject::Error>>) -> bool,
+    ) -> Vec<u32> {
+        let mut engaged = Vec::new();
+        for (pid, engaging) in self
+            .engaging
+            .extract_if(|_, engaging| is_taken(engaging))
+            .collect::<Vec<_>>()
+        {
+            let installed = match engaging.join() {
+                Ok(Ok(installed)) => installed,
+                Ok(Err(inject::Error::Gone { .. })) => continue,
+                Ok(Err(error)) => {
+                    self.warnings.push(refusal(pid, &explain(&error)));
+                    continue;
+                }
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            match self.honour(pid, installed) {
+                Ok(()) => engaged.push(pid),
+                Err(reason) => self.warnings.push(refusal(pid, &reason)),
+            }
+        }
+        engaged
+    }
+
+    fn honour(&mut self, pid: u32, installed: Installed) -> Result<(), String> {
+        let process = match Process::open(pid) {
+            Ok(process) => process,
+            Err(error) => {
+                let _ = installed.leave(Some(0));
+                return Err(error.to_string());
+            }
+        };
         installed.enable(true);
         self.were_engaged = true;
-        self.processes.insert(
-            pid,
-            Honoured {
-                installed,
-                join: Join::default(),
-                asked: 0,
-                unanswered: 0,
-                is_open: true,
-            },
-        );
-        Ok(true)
+        let honoured = Honoured {
+            process,
+            installed,
+            join: Join::default(),
+            asked: 0,
+            breaker: Breaker::default(),
+            threads: HashMap::new(),
+        };
+        self.processes.insert(pid, honoured);
+        Ok(())
+    }
+
+    /// Process `pid` has executed another program: the helper and whatever was in it are gone. Its samples are given back.
+    pub fn execed(
+        &mut self,
+        pid: u32,
+        targets: &Targets,
+        mut each: impl FnMut(&Targets, Vec<u8>, Option<Answer>),
+    ) {
+        let Some(mut honoured) = self.processes.remove(&pid) else {
+            return;
+        };
+        honoured.join.close();
+        honoured.pass_on(targets, &mut each);
+        add(&mut self.counts, honoured.join.counts());
+        self.waiting.insert(pid);
     }
 
     /// Whether any process is honoured.
@@ -101,7 +189,7 @@ impl Hooks {
     /// From now on sampled threads are asked.
     pub fn start(&self, targets: &mut Targets) {
         for (&pid, honoured) in &self.processes {
-            targets.ask(pid, honoured.installed.signal(), PER_WINDOW);
+            honoured.ask(pid, targets);
         }
     }
 
@@ -115,6 +203,10 @@ impl Hooks {
             return false;
         };
         honoured.asked += 1;
+        if honoured.threads.len() >= MAX_THREADS {
+            honoured.threads.clear();
+        }
+        honoured.threads.insert(header.cookie, header.tid);
         let asked = Asked {
             thread: header.cookie,
             pc,
@@ -129,27 +221,34 @@ impl Hooks {
         true
     }
 
-    /// Fetches the answers that have come, and gives back each sample that waits no more.
+    /// Fetches the answers that have come, and gives back each sample that waits no more. Sees to it that no hook is called
+    /// which does what it must not.
     pub fn fetch(&mut self, targets: &mut Targets, mut each: impl FnMut(&Targets, Vec<u8>, Option<Answer>)) {
         let now = now_ns();
         for (&pid, honoured) in &mut self.processes {
+            let mut misdeed = None;
             for answer in honoured.installed.answers() {
-                if answer.is_overrun && honoured.is_open {
-                    honoured.close(pid, targets);
-                    self.warnings.push(format!(
-                        "the traceback hook of process {pid} wrote beyond its buffer: it is not called any more"
-                    ));
+                if answer.is_overrun {
+                    misdeed = Some(Misdeed::Overrun);
                 }
                 honoured.join.answer(understood(&answer), now);
             }
             honoured.join.advance(now);
-            honoured.pass_on(targets, &mut each);
-            if honoured.unanswered >= BREAKER && honoured.is_open {
-                honoured.close(pid, targets);
-                self.warnings.push(format!(
-                    "the traceback hook of process {pid} left {BREAKER} questions in a row without an answer: it is \
-                     not called any more"
-                ));
+            if honoured.pass_on(targets, &mut each) {
+                misdeed = misdeed.or(Some(Misdeed::Silent));
+            }
+            let (slow, stuck) = honoured.look_inside(now);
+            if let Some(misdeed) = slow.or(misdeed)
+                && honoured.breaker.open()
+            {
+                targets.ask(pid, None);
+                self.warnings.push(misdeed.sentence(pid));
+            }
+            if !stuck.is_empty() {
+                self.warnings.extend(honoured.rescue(pid, &stuck));
+            }
+            if honoured.breaker.is_open() {
+                honoured.installed.enable(false);
             }
         }
     }
@@ -157,7 +256,7 @@ impl Hooks {
     /// Asks nobody any more. Sampling has to go on until this has been called, and to end after it.
     pub fn stop(&self, targets: &mut Targets) {
         for &pid in self.processes.keys() {
-            targets.ask(pid, 0, 0);
+            targets.ask(pid, None);
         }
     }
 
@@ -169,6 +268,7 @@ impl Hooks {
         all_came: bool,
         mut each: impl FnMut(&Targets, Vec<u8>, Option<Answer>),
     ) {
+        self.engaged(|_| true);
         let begun = Instant::now();
         let is_under_way = |hooks: &Self| {
             hooks
@@ -187,7 +287,10 @@ impl Hooks {
             add(&mut self.counts, honoured.join.counts());
             let sent = all_came.then_some(honoured.asked);
             match honoured.installed.leave(sent) {
-                Ok(left) => self.warnings.extend(residue(pid, &left)),
+                Ok(left) => {
+                    self.longest_stop = self.longest_stop.max(left.longest_stop);
+                    self.warnings.extend(residue(pid, &left));
+                }
                 Err(inject::Error::Gone { .. }) => {}
                 Err(error) => self.warnings.push(format!(
                     "the helper is still in process {pid}, where it does nothing; the next recording removes it: {}",
@@ -202,6 +305,7 @@ impl Hooks {
         self.were_engaged.then(|| HookAnswers {
             used: self.counts.used,
             unanswered: self.counts.unanswered,
+            longest_stop: self.longest_stop,
             refused: vec![
                 ("the answer came too late", self.counts.late),
                 ("the answer was for no sample", self.counts.no_sample),
@@ -219,6 +323,7 @@ impl Hooks {
 impl Drop for Hooks {
     fn drop(&mut self) {
         // A recording that failed. What cannot be taken out now does nothing, and the next recording removes it.
+        self.engaged(|_| true);
         for (_, honoured) in self.processes.drain() {
             let _ = honoured.installed.leave(None);
         }
@@ -226,18 +331,85 @@ impl Drop for Hooks {
 }
 
 impl Honoured {
-    fn close(&mut self, pid: u32, targets: &mut Targets) {
-        targets.ask(pid, 0, 0);
-        self.installed.enable(false);
-        self.is_open = false;
+    /// From now on its threads are asked.
+    fn ask(&self, pid: u32, targets: &mut Targets) {
+        let question = Question {
+            signal: self.installed.signal(),
+            handler: self.installed.handler(),
+            per_window: PER_WINDOW,
+        };
+        targets.ask(pid, Some(&question));
     }
 
-    fn pass_on(&mut self, targets: &Targets, each: &mut impl FnMut(&Targets, Vec<u8>, Option<Answer>)) {
+    /// What the calls of the hook that have not come back are guilty of, and those of them that are stuck.
+    fn look_inside(&mut self, now_ns: u64) -> (Option<Misdeed>, Vec<Inside>) {
+        let inside = self.installed.inside();
+        let look = |inside: &Inside| {
+            let tid = self.threads.get(&inside.thread).copied();
+            let status = tid.and_then(|tid| self.process.status(tid));
+            Seen {
+                visit: inside.visit,
+                on_cpu_ns: tid.and_then(process::thread_on_cpu_ns),
+                is_asleep: status.is_some_and(|status| status.is_asleep()),
+            }
+        };
+        let seen: Vec<Seen> = inside.iter().map(look).collect();
+        let (misdeed, stuck) = self.breaker.inside(now_ns, &seen);
+        let is_stuck = |inside: &Inside| stuck.contains(&inside.visit);
+        (misdeed, inside.into_iter().filter(is_stuck).collect())
+    }
+
+    /// Takes threads out of the hook. Returns what there is to tell.
+    fn rescue(&self, pid: u32, stuck: &[Inside]) -> Option<String> {
+        self.installed.enable(false);
+        let results = stuck.iter().map(|&inside| self.installed.rescue(inside));
+        let failed: Vec<_> = results.filter_map(Result::err).collect();
+        let rescued = stuck.len() - failed.len();
+        failed.first().map(|error| {
+            format!(
+                "{rescued} of {} threads of process {pid} could be taken out of its hook: {}",
+                stuck.len(),
+                explain(error)
+            )
+        })
+    }
+
+    /// Passes on the samples that wait no more. True if too many of them had no answer.
+    fn pass_on(
+        &mut self,
+        targets: &Targets,
+        each: &mut impl FnMut(&Targets, Vec<u8>, Option<Answer>),
+    ) -> bool {
+        let mut is_silent = false;
         while let Some((sample, answer)) = self.join.next_ready() {
-            self.unanswered = if answer.is_some() { 0 } else { self.unanswered + 1 };
+            is_silent |= self.breaker.sample(answer.is_some());
             each(targets, sample, answer);
         }
+        is_silent
     }
+}
+
+/// Process `pid` and what honouring its hooks takes, if it has registered a traceback function.
+fn registered(targets: &Targets, pid: u32) -> Result<Option<(Process, Plan)>, String> {
+    let Some(plan) = targets.plan(pid)? else {
+        return Ok(None);
+    };
+    let Ok(process) = Process::open(pid) else {
+        // It has ended.
+        return Ok(None);
+    };
+    let pointer = process
+        .memory(plan.traceback.0, 8)
+        .map_err(|error| error.to_string())?;
+    Ok(pointer.iter().any(|&byte| byte != 0).then_some((process, plan)))
+}
+
+fn install(process: Process, plan: Plan) -> Result<Installed, inject::Error> {
+    Mapped::new(process, plan).and_then(Mapped::install)
+}
+
+fn refusal(pid: u32, reason: &str) -> String {
+    format!("the traceback hooks of process {pid} are not honoured: {reason}")
 }
 
 /// An answer of the helper, as the protocol has it.

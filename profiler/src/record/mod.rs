@@ -6,10 +6,12 @@
 //! images    program images: which object is where, generation by generation
 //! targets   keeps the tables in step with the processes
 //! collect   samples as they come: counted by distinct stack of places in objects
+//! breaker   when hooks of a process are not called any more
 //! hooks     honours the traceback hooks of processes: samples wait for their answers
 //! finish    places get names, once each; counts become a profile
 //! ```
 
+mod breaker;
 mod collect;
 mod facts;
 mod finish;

@@ -91,7 +91,10 @@ impl Session {
         }
         let reason = match self.hooks.engage(&self.targets, pid) {
             Ok(true) => return Ok(()),
-            Ok(false) => "it has registered no traceback function".to_owned(),
+            Ok(false) => {
+                self.hooks.wait_for(pid);
+                "it has registered no traceback function".to_owned()
+            }
             Err(reason) => reason,
         };
         if self.options.hooks == HookMode::Require {
@@ -128,8 +131,7 @@ impl Session {
         let ring = self.sampler.readiness().map_err(Error::Wait)?;
         let remapped = self.sampler.remapped_readiness().map_err(Error::Wait)?;
         // The helper has room for the answers of a moment only.
-        let pause = if self.hooks.is_engaged() { FETCH } else { TICK };
-        let mut fetch = tokio::time::interval(pause);
+        let mut fetch = tokio::time::interval(FETCH);
         fetch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -147,6 +149,7 @@ impl Session {
                     if !self.targets.tick() {
                         break Ended::TargetsGone;
                     }
+                    self.hooks.tick(&mut self.targets);
                     let counts = self.sampler.counts()?;
                     let lost = counts.lost_ring_full + counts.lost_ticks;
                     observer.progress(self.begun.1.elapsed(), counts.taken, lost);
@@ -260,6 +263,10 @@ impl Session {
             self.targets.forked(child, parent);
         }
         for pid in execs {
+            let collected = &mut self.collected;
+            self.hooks.execed(pid, &self.targets, |targets, bytes, answer| {
+                add_joined(collected, targets, &bytes, answer.as_ref());
+            });
             self.targets.execed(pid)?;
         }
         Ok(())

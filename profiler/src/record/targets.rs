@@ -6,7 +6,7 @@ use super::loader::{Done, Job, Loader};
 use crate::addr::{Avma, Bias};
 use crate::inject::{Accept, Plan};
 use crate::merge::Code;
-use crate::sampler::{NewCode, Tables};
+use crate::sampler::{NewCode, Question, Tables};
 use crate::target::go::TlsG;
 use crate::target::maps::MapEntry;
 use crate::target::process::{self, Process};
@@ -136,12 +136,11 @@ impl Targets {
         self.rescan.extend(self.processes.keys());
     }
 
-    /// From now on threads of process `pid` are asked what their hooks say, by this signal, and not more than
-    /// `per_window` of them in a tenth of a second; or, with signal 0, not any more.
-    pub fn ask(&mut self, pid: u32, signal: u32, per_window: u32) {
+    /// From now on threads of process `pid` are asked what their hooks say; or not any more.
+    pub fn ask(&mut self, pid: u32, question: Option<&Question>) {
         let slot = self.processes.get(&pid).map(|watched| watched.slot);
         if let Some(image) = slot.and_then(|slot| self.images.get(&slot)) {
-            self.tables.ask(&image.slot, signal, per_window);
+            self.tables.ask(&image.slot, pid, question);
         }
     }
 

@@ -10,7 +10,7 @@ mod tables;
 
 pub use drain::{RawSample, Record, parse};
 pub use sideband::{NewCode, Remapped};
-pub use tables::{ObjectTable, Slot, Tables};
+pub use tables::{ObjectTable, Question, Slot, Tables};
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
@@ -164,13 +164,15 @@ pub enum NotAsked {
     NoStack,
     /// Enough were asked in the last moment.
     Rate,
+    /// Its process has set another handler for the signal.
+    Replaced,
     /// The kernel could not send the signal.
     Busy,
 }
 
 impl NotAsked {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Exiting,
         Self::Blocked,
         Self::Pending,
@@ -178,6 +180,7 @@ impl NotAsked {
         Self::Danger,
         Self::NoStack,
         Self::Rate,
+        Self::Replaced,
         Self::Busy,
     ];
 
@@ -190,6 +193,7 @@ impl NotAsked {
             Self::Danger => Counter::NotAskedDanger,
             Self::NoStack => Counter::NotAskedNoStack,
             Self::Rate => Counter::NotAskedRate,
+            Self::Replaced => Counter::NotAskedReplaced,
             Self::Busy => Counter::NotAskedBusy,
         }
     }
@@ -204,6 +208,7 @@ impl NotAsked {
             Self::Danger => "its stack had code that may hold a lock which the hooks need",
             Self::NoStack => "it had no alternate stack for signals, or was on it already",
             Self::Rate => "enough threads had been asked in the last tenth of a second",
+            Self::Replaced => "its process had set another handler for the signal",
             Self::Busy => "the kernel could not send the signal",
         }
     }
@@ -249,6 +254,12 @@ impl Sampler {
                 })?,
             task_altstack: field(&["sas_ss_sp"], "sas_ss_sp")?,
             task_altstack_size: field(&["sas_ss_size"], "sas_ss_size")?,
+            task_sighand: field(&["sighand"], "sighand")?,
+            sighand_action: btf
+                .field_offset("sighand_struct", &["action"])
+                .ok_or(Error::BtfField {
+                    field: "sighand.action",
+                })?,
             padding: 0,
         };
         let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::Cpus { what, source })?;

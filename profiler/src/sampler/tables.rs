@@ -53,6 +53,17 @@ pub struct Tables {
     generation: u32,
 }
 
+/// How threads of a process are asked what its hooks say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The signal that asks.
+    pub signal: u32,
+    /// Address of its handler: while the process has another, nobody is asked.
+    pub handler: u64,
+    /// How many threads may be asked in a tenth of a second.
+    pub per_window: u32,
+}
+
 impl Tables {
     /// Takes the maps over from a loaded object.
     pub(super) fn new(bpf: &mut aya::Ebpf) -> Result<Self, Error> {
@@ -193,20 +204,29 @@ impl Tables {
         );
     }
 
-    /// From now on threads of the slot's processes are asked what their hooks say, by this signal, so often at most;
-    /// or, with signal 0, not any more.
-    pub fn ask(&mut self, slot: &Slot, signal: u32, per_window: u32) {
-        let words = Asking {
-            signal,
-            per_window,
+    /// From now on threads of the process with this tgid, which has the slot, are asked what their hooks say; or not any
+    /// more.
+    pub fn ask(&mut self, slot: &Slot, tgid: u32, question: Option<&Question>) {
+        let words = question.map_or(Asking::default(), |question| Asking {
+            signal: question.signal,
+            per_window: question.per_window,
+            handler: question.handler,
+            tgid,
             ..Asking::default()
+        });
+        let asking = std::mem::offset_of!(ProcSlot, asking);
+        let mut store = |at: usize, len: usize| {
+            // A slot that exists has a place; see `new_slot`.
+            let _ = self
+                .slots
+                .store_bytes(slot.index as usize, asking + at, &words.as_bytes()[at..at + len]);
         };
-        // A slot that exists has a place; see `new_slot`. Both words in one store.
-        let _ = self.slots.store_bytes(
-            slot.index as usize,
-            std::mem::offset_of!(ProcSlot, asking),
-            &words.as_bytes()[..8],
-        );
+        // Signal and rate in one store, and after what belongs to them.
+        if question.is_some() {
+            let rest = std::mem::offset_of!(Asking, handler);
+            store(rest, std::mem::offset_of!(Asking, window_ns) - rest);
+        }
+        store(0, 8);
     }
 
     /// Makes `mappings`, ascending by address, the mappings of the slot. Returns the generation that samples will

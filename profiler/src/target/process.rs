@@ -191,6 +191,14 @@ impl Process {
     }
 }
 
+/// Time that a thread has spent on a CPU so far, in nanoseconds; `None` if it has ended.
+pub fn thread_on_cpu_ns(tid: u32) -> Option<u64> {
+    // CPUCLOCK_PERTHREAD_MASK and CPUCLOCK_SCHED (include/linux/posix-timers_types.h).
+    let clock = !tid.cast_signed() << 3 | 4 | 2;
+    let time = nix::time::ClockId::from_raw(clock).now().ok()?;
+    u64::try_from(Duration::from(time).as_nanos()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Error, Process};

@@ -37,6 +37,11 @@ impl Status {
         matches!(self.state, b'T' | b't')
     }
 
+    /// Whether it sleeps, and a signal wakes it.
+    pub fn is_asleep(&self) -> bool {
+        self.state == b'S'
+    }
+
     /// Whether it sleeps and no signal wakes it: on a disk, or frozen.
     pub fn is_uninterruptible(&self) -> bool {
         self.state == b'D'

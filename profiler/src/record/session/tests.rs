@@ -2,7 +2,7 @@
 
 use super::{HookMode, Options, Session};
 use crate::addr::Svma;
-use crate::sampler::{self, NotAsked, Record, parse};
+use crate::sampler::{self, NotAsked, Question, Record, parse};
 use crate::target::maps::MapEntry;
 use crate::target::process::Process;
 use crate::unwind::danger;
@@ -18,8 +18,8 @@ const SIGNAL: u32 = 40;
 /// `SI_KERNEL` (include/uapi/asm-generic/siginfo.h).
 const SI_KERNEL: i32 = 0x80;
 
-/// The program of testdata/asked.c, running; and what it prints.
-fn target(folder: &tempfile::TempDir) -> (Child, BufReader<std::process::ChildStdout>) {
+/// The program of testdata/asked.c, running; what it prints; and the address of its handler.
+fn target(folder: &tempfile::TempDir) -> (Child, BufReader<std::process::ChildStdout>, u64) {
     let program = folder.path().join("asked");
     let source = folder.path().join("asked.c");
     std::fs::write(&source, include_str!("../testdata/asked.c")).unwrap();
@@ -37,15 +37,15 @@ fn target(folder: &tempfile::TempDir) -> (Child, BufReader<std::process::ChildSt
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     output.read_line(&mut line).unwrap();
-    assert_eq!(line, "ready\n");
-    (child, output)
+    let handler = line.trim().strip_prefix("0x").unwrap();
+    (child, output, u64::from_str_radix(handler, 16).unwrap())
 }
 
 /// (thread, interrupted instruction, what the signal carried) → how often.
 type Places = BTreeMap<(u32, u64, u64), u64>;
 
 /// Asks the threads of `pid` for a while: the places of the samples that asked, and the counts.
-async fn ask(pid: u32, per_window: u32, time: Duration) -> (Places, sampler::AskedCounts) {
+async fn ask(pid: u32, handler: u64, per_window: u32, time: Duration) -> (Places, sampler::AskedCounts) {
     let mut session = Session::new(Options {
         sampling: sampler::Options {
             frequency_hz: 4999,
@@ -57,7 +57,12 @@ async fn ask(pid: u32, per_window: u32, time: Duration) -> (Places, sampler::Ask
     })
     .unwrap();
     session.watch(Process::open(pid).unwrap()).await.unwrap();
-    session.targets.ask(pid, SIGNAL, per_window);
+    let question = Question {
+        signal: SIGNAL,
+        handler,
+        per_window,
+    };
+    session.targets.ask(pid, Some(&question));
     session.start().unwrap();
     let begun = Instant::now();
     let mut asked = Places::new();
@@ -65,7 +70,7 @@ async fn ask(pid: u32, per_window: u32, time: Duration) -> (Places, sampler::Ask
         drain(&mut session, &mut asked);
         std::thread::yield_now();
     }
-    session.targets.ask(pid, 0, 0);
+    session.targets.ask(pid, None);
     session.sampler.stop();
     drain(&mut session, &mut asked);
     (asked, session.sampler.asked().unwrap())
@@ -130,9 +135,9 @@ fn is_in_allocator(maps: &[MapEntry], pc: u64) -> bool {
 #[tokio::test]
 async fn threads_are_asked_where_they_were_sampled_and_only_if_they_can_be() {
     let folder = tempfile::tempdir().unwrap();
-    let (child, output) = target(&folder);
+    let (child, output, handler) = target(&folder);
     let maps = Process::open(child.id()).unwrap().maps().unwrap();
-    let (asked, counts) = ask(child.id(), u32::MAX, Duration::from_secs(2)).await;
+    let (asked, counts) = ask(child.id(), handler, u32::MAX, Duration::from_secs(2)).await;
     let handled = finish(child, output);
 
     // Every signal was handled, at the very instruction of its sample, and none of them in the allocator.
@@ -156,11 +161,21 @@ async fn threads_are_asked_where_they_were_sampled_and_only_if_they_can_be() {
 #[tokio::test]
 async fn no_more_threads_are_asked_than_may_be() {
     let folder = tempfile::tempdir().unwrap();
-    let (child, output) = target(&folder);
-    let (asked, counts) = ask(child.id(), 2, Duration::from_secs(1)).await;
+    let (child, output, handler) = target(&folder);
+    let (asked, counts) = ask(child.id(), handler, 2, Duration::from_secs(1)).await;
     assert_eq!(asked, finish(child, output));
     // Eleven windows touch a second, and each CPU may miss the count of another once.
     let cpus = std::thread::available_parallelism().unwrap().get() as u64;
     assert!((1..=11 * (2 + cpus)).contains(&counts.asked), "{counts:?}");
     assert!(!counts.not_asked.contains(&(NotAsked::Rate, 0)), "{counts:?}");
+}
+
+#[tokio::test]
+async fn nobody_is_asked_whose_process_has_another_handler() {
+    let folder = tempfile::tempdir().unwrap();
+    let (child, output, handler) = target(&folder);
+    let (asked, counts) = ask(child.id(), handler + 1, u32::MAX, Duration::from_secs(1)).await;
+    assert_eq!(asked, finish(child, output));
+    assert_eq!(counts.asked, 0);
+    assert!(!counts.not_asked.contains(&(NotAsked::Replaced, 0)), "{counts:?}");
 }
