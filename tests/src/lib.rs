@@ -1,7 +1,8 @@
 //! Harness of the end-to-end tests: real programs, a real kernel, exact expected stacks.
 //!
 //! * [`programs`] builds the programs to be profiled (`tests/targets`), [`target`] runs them.
-//! * [`profiler`] runs the profiler and reads what it wrote, [`folded`] and [`pprof`] parse it.
+//! * [`profiler`] runs the profiler and reads what it wrote, [`folded`], [`pprof`] and [`traced`] parse it.
+//! * [`comparable`] makes our stacks and those of Go's own profile comparable, [`functions`] finds functions without names.
 //! * [`chain`] says which call chains are true, and judges stacks by it.
 //! * [`conformance`] brings our stacks and those of Go's own profile into one form.
 //! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave.
@@ -11,9 +12,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub mod chain;
+pub mod comparable;
 pub mod conformance;
 pub mod cpu_time;
 pub mod folded;
+pub mod functions;
 pub mod harm;
 pub mod pprof;
 pub mod profiler;
@@ -22,6 +25,7 @@ pub mod snapshot;
 pub mod stats;
 pub mod target;
 pub mod testprogcgo;
+pub mod traced;
 
 /// Lets one end-to-end test run at a time: each wants the CPUs to itself.
 ///

@@ -44,7 +44,7 @@ pub fn samples(files: &[PathBuf]) -> Result<Vec<Sample>> {
     )?)
 }
 
-fn tool(file: &Path, mode: &[&str]) -> Result<String> {
+pub(crate) fn tool(file: &Path, mode: &[&str]) -> Result<String> {
     crate::programs::run(
         Command::new("go")
             .args(["tool", "pprof"])

@@ -36,38 +36,34 @@ pub fn total_variation(a: &Counts, b: &Counts) -> f64 {
 }
 
 /// The distance to expect of two profiles with as many samples as `a` and `b`, if both are drawn from the same
-/// distribution: the pooled one. The same counts always give the same answer.
+/// distribution: that of the samples of both, dealt out anew. Dealt, and not drawn with replacement, so that functions with
+/// a single sample are in one of the two always, as they are in fact. The same counts always give the same answer.
 pub fn chance(a: &Counts, b: &Counts) -> Chance {
     let mut pooled = a.clone();
     for (function, n) in b {
         *pooled.entry(function.clone()).or_default() += n;
     }
-    let cumulative: Vec<u64> = pooled
-        .values()
-        .scan(0, |sum, n| {
-            *sum += n;
-            Some(*sum)
-        })
-        .collect();
-    let mut random = Random(0x5eed);
-    let mut draw = |samples: u64| {
-        let mut counts = vec![0_u64; cumulative.len()];
-        let all = cumulative.last().copied().unwrap_or(0);
-        for _ in 0..samples {
-            let at = random.below(all);
-            counts[cumulative.partition_point(|&end| end <= at)] += 1;
-        }
-        counts
-    };
     let (total_a, total_b) = (total(a), total(b));
     if total_a == 0 || total_b == 0 {
         return Chance { mean: 1.0, p99: 1.0 };
     }
+    let mut samples: Vec<usize> = pooled
+        .values()
+        .enumerate()
+        .flat_map(|(function, &n)| (0..n).map(move |_| function))
+        .collect();
+    let mut random = Random(0x5eed);
     let mut distances: Vec<f64> = (0..DRAWS)
         .map(|_| {
-            let (x, y) = (draw(total_a), draw(total_b));
-            let apart = |(x, y): (u64, u64)| (x as f64 / total_a as f64 - y as f64 / total_b as f64).abs();
-            x.into_iter().zip(y).map(apart).sum::<f64>() / 2.0
+            let mut dealt = vec![(0_u64, 0_u64); pooled.len()];
+            for at in 0..samples.len() {
+                let from = at + random.below((samples.len() - at) as u64) as usize;
+                samples.swap(at, from);
+                let (x, y) = &mut dealt[samples[at]];
+                *(if (at as u64) < total_a { x } else { y }) += 1;
+            }
+            let apart = |&(x, y): &(u64, u64)| (x as f64 / total_a as f64 - y as f64 / total_b as f64).abs();
+            dealt.iter().map(apart).sum::<f64>() / 2.0
         })
         .collect();
     distances.sort_by(f64::total_cmp);
@@ -118,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_is_that_of_two_draws_from_one_distribution() {
+    fn chance_is_that_of_two_profiles_of_one_distribution() {
         // Two functions with p = 1/2: the distance is |x − y| of two binomial shares, whose difference is nearly
         // normal with variance 1/(4 n) + 1/(4 m); the mean of its absolute value is sqrt(2/π) of its deviation.
         let a = counts(&[("f", 5000), ("g", 5000)]);
@@ -128,6 +124,16 @@ mod tests {
         assert!((found.mean / (deviation * 0.798) - 1.0).abs() < 0.1, "{found:?}");
         assert!((found.p99 / (deviation * 2.576) - 1.0).abs() < 0.2, "{found:?}");
         assert_eq!(found, chance(&a, &b));
+    }
+
+    #[test]
+    fn functions_with_one_sample_are_in_one_of_the_two() {
+        let once = |prefix: &str, n: u64| (0..n).map(|i| (format!("{prefix}{i}"), 1)).collect::<Counts>();
+        let found = chance(&once("f", 50), &once("g", 50));
+        assert!(
+            (found.mean - 1.0).abs() < 1e-9 && (found.p99 - 1.0).abs() < 1e-9,
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -1,5 +1,11 @@
 //! What was typed.
 
+mod host;
+mod saved;
+
+pub use host::{Completions, Doctor, Man};
+pub use saved::{Convert, Flamegraph, Report, Sort};
+
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use profiler::compare::{self, report};
@@ -16,18 +22,23 @@ pub struct Cli {
     pub command: Command,
 }
 
+// The first paragraph of each is its line in the list of commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Record running processes, or a command from its first instruction.
     Record(Record),
-    /// Show what is in a running process: Go runtime, traceback hooks, unwind rules.
-    Inspect(Inspect),
-    /// Show what changed between two sets of profiles.
+    Report(Report),
+    Flamegraph(Flamegraph),
+    Convert(Convert),
     Diff(Diff),
-    /// Decide whether code got slower, from several profiles of each version; made for CI.
     Check(Check),
+    Inspect(Inspect),
+    Doctor(Doctor),
+    Completions(Completions),
+    Man(Man),
 }
 
+/// Record running processes, or a command from its first instruction.
+///
 /// Samples the stacks of the targets until Ctrl-C, SIGTERM, the end of the duration or the end of the last target,
 /// then writes the files.
 #[derive(Debug, Args)]
@@ -53,7 +64,8 @@ pub struct Record {
     pub duration: Option<std::time::Duration>,
 
     /// File to write; may be given several times. The extension says the format: .svg (flame graph), .pb.gz
-    /// (pprof), .folded (folded stacks). Without it: profile.pb.gz and flamegraph.svg.
+    /// (pprof), .folded (folded stacks), .json or .json.gz (Firefox Profiler), .speedscope.json (speedscope). Without
+    /// it: profile.pb.gz and flamegraph.svg.
     #[arg(short, long = "output", value_name = "FILE", num_args = 1..)]
     pub outputs: Vec<PathBuf>,
 
@@ -104,6 +116,8 @@ impl From<Hooks> for HookMode {
     }
 }
 
+/// Show what is in a running process: Go runtime, traceback hooks, unwind rules.
+///
 /// Looks at a process, without touching it: its Go runtime, the traceback hooks that it registered with
 /// runtime.SetCgoTraceback and the contexts that are live, how much of its code has unwind rules, and whether its
 /// hooks can be honoured.
@@ -124,6 +138,8 @@ pub struct Inspect {
     pub json: bool,
 }
 
+/// Show what changed between two sets of profiles.
+///
 /// Shows what changed between two profiles, or between two sets of them, by function and by stack, the largest change
 /// first. Nothing is judged: see `profiler check`.
 ///
@@ -158,6 +174,8 @@ pub struct Diff {
     pub top: usize,
 }
 
+/// Decide whether code got slower, from several profiles of each version; made for CI.
+///
 /// Decides whether the candidate got slower than the baseline. Several runs of each are needed, of the same work on the
 /// same host: at least 3, 8 are good. Runs of unchanged code differ, and only from several can it be known by how much.
 ///

@@ -1,14 +1,11 @@
 //! The profiles of two sides, from files.
 
+use super::inputs;
 use anyhow::{Context, Result, bail};
 use profiler::compare::{Pair, Side};
 use profiler::format::pprof;
 use profiler::profile::Profile;
-use std::fs;
 use std::path::Path;
-
-/// Larger files are not profiles.
-const MAX_FILE: u64 = 1 << 30;
 
 /// Adds the files to their sides. They are read two at a time: unpacking is most of the work.
 ///
@@ -41,19 +38,7 @@ pub fn load<'a>(
 }
 
 fn read(path: &Path) -> Result<Profile> {
-    let name = || format!("cannot use {}", path.display());
-    let metadata = fs::metadata(path).with_context(name)?;
-    if metadata.is_dir() {
-        bail!(
-            "cannot use {}: it is a directory; name the profiles in it",
-            path.display()
-        );
-    }
-    if metadata.len() > MAX_FILE {
-        bail!("cannot use {}: it is larger than any profile", path.display());
-    }
-    let bytes = fs::read(path).with_context(name)?;
-    pprof::read(&bytes).with_context(name)
+    pprof::read(&inputs::bytes(path)?).with_context(|| inputs::cannot_use(path))
 }
 
 #[cfg(test)]

@@ -4,14 +4,16 @@
 //! Names of the target cannot become markup: [`super::escape`] leaves no character that XML forbids, and inferno
 //! writes them as text only, with `<`, `>`, `&` and quotes escaped. A colour belongs to a name: where code of two
 //! kinds shares one, the kind that stands first in the legend gives it, and a thread that is named like a function
-//! is coloured like it.
+//! is coloured like it. In the same way a function that the program's traceback hook gave in one stack is marked as the
+//! hook's in all of them: in a box of its own it would tear its callers' and callees' boxes apart.
 
 use super::folded::{self, Stacks};
 use super::text::{percent, thousands};
 use super::{Error, escape, palette, stack};
-use crate::profile::{Kind, Meta, Profile};
+use crate::profile::{Kind, Meta, Origin, Profile};
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options};
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::io;
 
@@ -20,6 +22,12 @@ const FONT_SIZE: usize = 12;
 
 /// Longest name of a program in the title, in characters: the title must not reach the controls beside it.
 const MAX_PROGRAM: usize = 32;
+
+/// Ends the names of frames that a hook gave, between us and inferno. No name of a target has it: [`escape`].
+const HOOK_MARK: char = '\u{fdd0}';
+
+/// What the box of such a frame says.
+const HOOK_WORDS: &str = "; as the program&apos;s traceback hook says";
 
 /// The whole SVG file. It is 1200 pixels wide until a browser fits it to its window.
 ///
@@ -31,8 +39,55 @@ pub fn write(profile: &Profile) -> Result<Vec<u8>, Error> {
     }
     let stacks = Stacks::of(profile);
     let mut palette = palette(profile, &stacks);
-    let svg = draw(&stacks.lines(), title(profile), &mut palette).map_err(Error::Write)?;
-    Ok(with_swatches(svg))
+    let hooked = hooked(profile);
+    let lines: Vec<String> = stacks.lines().iter().map(|line| marked(line, &hooked)).collect();
+    let svg = draw(&lines, title(profile), &mut palette).map_err(Error::Write)?;
+    Ok(with_swatches(with_hook_words(svg)))
+}
+
+/// The names of frames that a hook gave.
+fn hooked(profile: &Profile) -> HashSet<String> {
+    let frames = profile.frames.iter().filter(|frame| frame.origin == Origin::Hook);
+    frames.map(folded::frame_name).collect()
+}
+
+/// A line with these names marked. The first is the thread's.
+fn marked(line: &str, hooked: &HashSet<String>) -> String {
+    let (stack, count) = line.rsplit_once(' ').unwrap_or((line, ""));
+    let mut names = stack.split(';');
+    let mut line = names.next().unwrap_or_default().to_owned();
+    for name in names {
+        line.push(';');
+        line.push_str(name);
+        line.extend(hooked.contains(name).then_some(HOOK_MARK));
+    }
+    line + " " + count
+}
+
+/// The graph with words in the titles of marked boxes, and without marks. The words go into the parentheses at the end,
+/// which inferno's script takes off to find the name.
+fn with_hook_words(svg: Vec<u8>) -> Vec<u8> {
+    const START: &str = "<title>";
+    const END: &str = ")</title>";
+    let Ok(text) = std::str::from_utf8(&svg) else {
+        return svg;
+    };
+    if !text.contains(HOOK_MARK) {
+        return svg;
+    }
+    let mut pieces = text.split(START);
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        out.push_str(START);
+        match piece.split_once(END) {
+            Some((title, rest)) if title.contains(HOOK_MARK) => {
+                out.extend([title, HOOK_WORDS, END, rest]);
+            }
+            _ => out.push_str(piece),
+        }
+    }
+    out.retain(|c| c != HOOK_MARK);
+    out.into_bytes()
 }
 
 /// The graph of lines in which stacks with a common beginning stand together.
@@ -94,6 +149,11 @@ fn palette(profile: &Profile, stacks: &Stacks) -> PaletteMap {
             palette.insert(name, color);
         }
     }
+    for mut name in hooked(profile) {
+        let color = palette::HOOK.color(&name);
+        name.push(HOOK_MARK);
+        palette.insert(name, color);
+    }
     palette
 }
 
@@ -132,7 +192,7 @@ fn legend() -> impl Iterator<Item = (String, Color)> {
     Kind::ALL
         .into_iter()
         .map(|kind| (kind.label(), palette::of_kind(kind)))
-        .chain([("incomplete", palette::NOTE)])
+        .chain([("by a hook", palette::HOOK), ("incomplete", palette::NOTE)])
         .map(|(label, band)| (format!("{label} ({})", band.word), band.middle()))
 }
 
@@ -203,7 +263,7 @@ mod tests {
     use super::{title, write};
     use crate::format::palette;
     use crate::format::testing::{self, Recording};
-    use crate::profile::{Kind, Profile};
+    use crate::profile::{Frame, Kind, Origin, Profile};
     use inferno::flamegraph::color::Color;
     use profiler_abi::stop::StopReason;
 
@@ -276,6 +336,54 @@ mod tests {
             fill("[libz"),
             rgb(palette::of_kind(Kind::Unknown).color("[libz.so.1+0x1f30]"))
         );
+    }
+
+    #[test]
+    fn frames_that_a_hook_gave_are_marked_and_their_names_are_as_harmless_as_others() {
+        let mut r = Recording::new();
+        let evil = "<script>\u{1b}[2J;\u{fdd0}) (</title>".to_owned() + &"x".repeat(1 << 20);
+        let [main, score, evil_frame] =
+            ["main.main", "score", &evil].map(|name| r.frame(name, Kind::Native, false));
+        r.sample(
+            (1, 1, "score"),
+            &[main, score, evil_frame],
+            StopReason::Root,
+            false,
+            10,
+        );
+        let mut profile = r.finish();
+        for frame in &mut profile.frames[1..] {
+            frame.origin = Origin::Hook;
+        }
+        // The same function as walked, in another stack.
+        let walked = Frame {
+            origin: Origin::Walked,
+            ..profile.frames[1].clone()
+        };
+        profile.frames.push(walked);
+        let svg = svg(&profile);
+        well_formed(&svg);
+        assert!(!svg.contains('\u{fdd0}'));
+        let boxes = boxes(&svg);
+        let words = "; as the program&apos;s traceback hook says)";
+        let fill = |start: &str, end: &str| {
+            let mut found = boxes
+                .iter()
+                .filter(|(t, _)| t.starts_with(start) && t.ends_with(end));
+            let (_, fill) = found.next().unwrap_or_else(|| panic!("{start}"));
+            assert_eq!(found.next(), None, "{start}");
+            (*fill).to_owned()
+        };
+        assert_eq!(fill("score (", "100.00%)"), rgb(palette::THREAD.middle()));
+        assert_eq!(
+            fill("main.main (", "100.00%)"),
+            rgb(palette::of_kind(Kind::Native).color("main.main"))
+        );
+        assert_eq!(
+            fill("score (10 samples, 100.00%", words),
+            rgb(palette::HOOK.color("score"))
+        );
+        fill(r"&lt;script&gt;\u{1b}[2J:\u{fdd0}) (&lt;/title&gt;xxx", words);
     }
 
     #[test]

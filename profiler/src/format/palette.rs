@@ -57,6 +57,9 @@ pub(super) const fn of_kind(kind: Kind) -> Band {
     }
 }
 
+/// Frames that a traceback hook of the program gave, in whatever language.
+pub(super) const HOOK: Band = Band::new("green", [96, 240, 160], [116, 249, 176]);
+
 /// The notes that stand for missing frames.
 pub(super) const NOTE: Band = Band::new("pink", [218, 140, 200], [218, 140, 200]);
 
@@ -72,7 +75,7 @@ fn hash(name: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Band, NOTE, THREAD, hash, of_kind};
+    use super::{Band, HOOK, NOTE, THREAD, hash, of_kind};
     use crate::profile::Kind;
     use std::collections::HashSet;
 
@@ -131,7 +134,11 @@ mod tests {
     }
 
     fn bands() -> Vec<Band> {
-        Kind::ALL.into_iter().map(of_kind).chain([NOTE, THREAD]).collect()
+        Kind::ALL
+            .into_iter()
+            .map(of_kind)
+            .chain([HOOK, NOTE, THREAD])
+            .collect()
     }
 
     #[test]

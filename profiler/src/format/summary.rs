@@ -2,7 +2,7 @@
 
 use super::escape;
 use super::text::{percent, thousands};
-use crate::profile::{HookAnswers, Profile, Summary};
+use crate::profile::{HookAnswers, HookNames, Profile, Summary};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,6 +17,7 @@ pub fn text(profile: &Profile) -> String {
     samples(&mut table, profile);
     lost(&mut table, &profile.summary);
     hooks(&mut table, profile.summary.hooks.as_ref());
+    hook_names(&mut table, profile.summary.hook_names.as_ref());
     let mut out = table.render();
     missing(&mut out, &profile.summary);
     out
@@ -101,6 +102,31 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+fn hook_names(table: &mut Table, names: Option<&HookNames>) {
+    let Some(names) = names else { return };
+    table.row(
+        0,
+        "hook names",
+        names.named,
+        "addresses that the program's own symbolizer named",
+    );
+    if names.unknown > 0 {
+        table.row(1, "unknown", names.unknown, "its symbolizer does not know them");
+    }
+    for (reason, n) in &names.not_asked {
+        table.row(1, "not asked", *n, escape(reason));
+    }
+    for (label, n) in &names.odd {
+        table.row(1, "odd", *n, *label);
+    }
+    if names.snapshots > 0 {
+        let ms = names.longest_stop.as_secs_f64() * 1e3;
+        let remark =
+            format!("of the process, to ask in; one of its threads was stopped for {ms:.1} ms at most");
+        table.row(1, "snapshots", names.snapshots, remark);
+    }
+}
+
 fn missing(out: &mut String, summary: &Summary) {
     if summary.missing.is_empty() {
         return;
@@ -172,6 +198,8 @@ impl Table {
 /// | `withheld_ticks` | ticks of the clock while a hypervisor or a long interrupt had the CPU; not lost, the target did not run |
 /// | `hooks.used`, `hooks.unanswered`, `hooks.refused`, `hooks.not_asked` | if traceback hooks were asked: samples with their answers, without, and why |
 /// | `hooks.longest_stop_us` | the longest time that a thread was stopped for that, in microseconds |
+/// | `hook_names.named`, `hook_names.unknown`, `hook_names.odd`, `hook_names.not_asked` | if traceback hooks gave addresses: how many the program's symbolizer named, how many it did not know, what was odd, and why others were not asked for |
+/// | `hook_names.snapshots`, `hook_names.longest_stop_ms` | how many copies of processes were made to ask in, and the longest time that a thread was stopped for one |
 /// | `modules_without_symbols` | a list of `module`, `samples`, `reason`, most samples first |
 ///
 /// Names are not escaped beyond what JSON demands.
@@ -197,6 +225,8 @@ struct Document<'a> {
     withheld_ticks: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     hooks: Option<Hooks>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook_names: Option<Names<'a>>,
     modules_without_symbols: Vec<WithoutSymbols<'a>>,
 }
 
@@ -240,6 +270,33 @@ impl Hooks {
             longest_stop_us: micros(hooks.longest_stop),
             refused: hooks.refused.iter().copied().collect(),
             not_asked: hooks.not_asked.iter().copied().collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Names<'a> {
+    named: u64,
+    unknown: u64,
+    odd: BTreeMap<&'static str, u64>,
+    not_asked: BTreeMap<&'a str, u64>,
+    snapshots: u64,
+    longest_stop_ms: f64,
+}
+
+impl<'a> Names<'a> {
+    fn of(names: &'a HookNames) -> Self {
+        Self {
+            named: names.named,
+            unknown: names.unknown,
+            odd: names.odd.iter().copied().collect(),
+            not_asked: names
+                .not_asked
+                .iter()
+                .map(|(reason, n)| (&**reason, *n))
+                .collect(),
+            snapshots: names.snapshots,
+            longest_stop_ms: names.longest_stop.as_secs_f64() * 1e3,
         }
     }
 }
@@ -290,6 +347,7 @@ impl<'a> Document<'a> {
             },
             withheld_ticks: summary.withheld_ticks,
             hooks: summary.hooks.as_ref().map(Hooks::of),
+            hook_names: summary.hook_names.as_ref().map(Names::of),
             modules_without_symbols: summary
                 .missing
                 .iter()
@@ -307,8 +365,9 @@ impl<'a> Document<'a> {
 mod tests {
     use super::{json, text};
     use crate::format::testing::{self, Recording};
-    use crate::profile::{Kind, Missing};
+    use crate::profile::{HookNames, Kind, Missing};
     use profiler_abi::stop::StopReason;
+    use std::time::Duration;
 
     #[test]
     fn the_table_accounts_for_every_sample() {
@@ -376,6 +435,43 @@ modules without symbols, and how many samples have frames in them
   /lib/9.so   4  stripped
   and 3 more
 "
+        );
+    }
+
+    #[test]
+    fn who_named_what_hooks_gave_is_in_the_account() {
+        let mut profile = testing::empty();
+        profile.summary.hook_names = Some(HookNames {
+            named: 41,
+            unknown: 1,
+            odd: vec![("never came to an end", 2)],
+            not_asked: vec![("process 1 has ended\u{1b}".to_owned(), 3)],
+            snapshots: 4,
+            longest_stop: Duration::from_micros(1500),
+        });
+        assert_eq!(
+            text(&profile),
+            "\
+samples       0  in 5.0 s at 997 Hz
+lost          0
+hook names   41  addresses that the program's own symbolizer named
+  unknown     1  its symbolizer does not know them
+  not asked   3  process 1 has ended\\u{1b}
+  odd         2  never came to an end
+  snapshots   4  of the process, to ask in; one of its threads was stopped for 1.5 ms at most
+"
+        );
+        let json: serde_json::Value = serde_json::from_str(&json(&profile)).unwrap();
+        assert_eq!(
+            json["hook_names"],
+            serde_json::json!({
+                "named": 41,
+                "unknown": 1,
+                "odd": {"never came to an end": 2},
+                "not_asked": {"process 1 has ended\u{1b}": 3},
+                "snapshots": 4,
+                "longest_stop_ms": 1.5,
+            })
         );
     }
 

@@ -26,10 +26,10 @@ fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
-            // Unicode's bidirectional formatting characters (UAX #9), line and paragraph separator, and the
+            // Noncharacters, which are for use inside of a program: the flame graph uses one. Unicode's bidirectional formatting characters (UAX #9), line and paragraph separator, and the
             // code points that XML 1.0 leaves out of `Char`.
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-                | '\u{fffe}' | '\u{ffff}'
+                | '\u{fdd0}'..='\u{fdef}' | '\u{fffe}' | '\u{ffff}'
         )
 }
 

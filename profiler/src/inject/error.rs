@@ -34,6 +34,27 @@ pub enum Error {
         /// Its id.
         pid: u32,
     },
+    /// A copy of it would take too long to make.
+    #[error(
+        "process {pid} has {mib} MiB of private memory: a snapshot of more than {limit_mib} MiB would stop one of its \
+         threads for too long"
+    )]
+    Large {
+        /// Its id.
+        pid: u32,
+        /// What it has, in MiB.
+        mib: u64,
+        /// What it may have, in MiB.
+        limit_mib: u64,
+    },
+    /// Its Go runtime is one that we do not know.
+    #[error("{function} of process {pid} is not as in any release that this profiler knows")]
+    UnknownShape {
+        /// Its id.
+        pid: u32,
+        /// The function.
+        function: &'static str,
+    },
     /// A system call in the target was refused.
     #[error("process {pid} may not call {call}")]
     Call {

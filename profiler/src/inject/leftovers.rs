@@ -4,9 +4,10 @@ use super::error::Error;
 use super::leave::{Region, take_out};
 use super::sys::SharedMap;
 use super::thread::Call;
-use super::{Plan, borrow};
+use super::{Plan, borrow, snapshot};
 use crate::target::maps::{FileId, MapEntry};
 use crate::target::process::Process;
+use crate::target::status::Status;
 use profiler_helper::shared::{MAGIC, Shared, VERSION};
 use rustix::fs::{FlockOperation, SealFlags, fcntl_get_seals, flock};
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::time::{Duration, Instant};
 
 /// The name of the helper's file.
 pub(super) const NAME: &CStr = c"profiler-hooks";
@@ -31,8 +33,16 @@ pub(super) fn is_name(name: &str) -> bool {
     name == LINK
 }
 
+/// What wait(2) says of who was killed.
+const SIGKILL: u32 = 9;
+/// How long a snapshot may take to die: the memory of a large process is not given back at once.
+const DYING: Duration = Duration::from_millis(500);
+
 /// Removes what is there. A handler that may still be reached is left alone: it does nothing.
 pub(super) fn remove(process: &Process, plan: &Plan) -> Result<(), Error> {
+    for snapshot in dead_snapshots(process) {
+        snapshot::reap(process, plan, snapshot)?;
+    }
     for fd in descriptors(process) {
         in_use(process, File::open(format!("/proc/{}/fd/{fd}", process.pid)))?;
         borrow(process, plan, |thread| {
@@ -56,6 +66,59 @@ pub(super) fn remove(process: &Process, plan: &Plan) -> Result<(), Error> {
         remove_mapped(process, plan, parts)?;
     }
     Ok(())
+}
+
+/// Snapshots of the process that nobody waited for, as the process calls them. Those that are about to die are waited for.
+fn dead_snapshots(process: &Process) -> Vec<u32> {
+    let deadline = Instant::now() + DYING;
+    loop {
+        let children: Vec<Child> = children(process).filter_map(Child::read).collect();
+        if children.iter().all(|child| child.is_dead) || Instant::now() > deadline {
+            let dead = children.iter().filter(|child| child.is_dead);
+            return dead.map(|child| child.inner).collect();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Its children, as we call them.
+fn children(process: &Process) -> impl Iterator<Item = u32> {
+    let lists = process.tids().into_iter().map(|tid| {
+        fs::read_to_string(format!("/proc/{}/task/{tid}/children", process.pid)).unwrap_or_default()
+    });
+    let lists: Vec<String> = lists.collect();
+    let words = lists.iter().flat_map(|list| list.split_whitespace());
+    let children: Vec<u32> = words.filter_map(|word| word.parse().ok()).collect();
+    children.into_iter()
+}
+
+/// A child that may be a snapshot.
+struct Child {
+    /// Its id as the process calls it.
+    inner: u32,
+    /// It has ended, as snapshots do.
+    is_dead: bool,
+}
+
+impl Child {
+    /// `None` if it is no snapshot: those have no exit signal, and were killed or ended by themselves at once.
+    fn read(id: u32) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{id}/stat")).ok()?;
+        // The name, in parentheses, may hold anything. Behind it is the third field (proc_pid_stat(5)).
+        let end = stat.iter().rposition(|&byte| byte == b')')?;
+        let rest = String::from_utf8_lossy(stat.get(end + 1..)?).into_owned();
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).copied();
+        let is_dead = field(3)? == "Z";
+        let (exit_signal, exit_code) = (field(38)?, field(52)?.parse::<u32>().ok()?);
+        let has_ended_so = [SIGKILL, snapshot::EXIT_CODE << 8].contains(&exit_code);
+        if exit_signal != "0" || is_dead && !has_ended_so {
+            return None;
+        }
+        let status = fs::read(format!("/proc/{id}/status")).ok()?;
+        let inner = Status::parse(&status).id_inside;
+        Some(Self { inner, is_dead })
+    }
 }
 
 /// Removes the helper that is mapped as `parts`, in the order of their addresses.

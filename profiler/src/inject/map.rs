@@ -63,7 +63,7 @@ impl Mapped {
         let mut progress = Progress::default();
         let done = borrow(&process, &plan, |thread| {
             if progress.memfd.is_none() {
-                let name = thread.scratch(NAME)?;
+                let name = thread.scratch(NAME.to_bytes_with_nul())?;
                 let fd = thread.call(Call::MemfdCreate, [name, MEMFD_FLAGS, 0, 0, 0, 0])?;
                 let memfd = fill(&process, fd, image);
                 let memfd = memfd.map_err(|source| access(&process, "fill the helper's memory", source))?;

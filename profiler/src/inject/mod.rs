@@ -5,6 +5,8 @@
 //! it is in user mode; the handler then calls the process's own traceback function for the interrupted code and for each
 //! live context of a callback, as Go's runtime does, and the answers are fetched here.
 //!
+//! Its symbolizer is called in a copy of the process ([`snapshot`]), in which it may do what it likes.
+//!
 //! The process survives our death at any moment, and whoever comes next finds what we left and removes it.
 
 mod answer;
@@ -15,6 +17,7 @@ mod leave;
 mod leftovers;
 mod map;
 mod rescue;
+pub mod snapshot;
 mod sys;
 mod thread;
 
@@ -55,6 +58,10 @@ pub struct Plan {
     pub m_lockedg: u32,
     /// Address of the variable `runtime.cgoTraceback`, which points to the traceback function once there is one.
     pub traceback: Avma,
+    /// Address of the variable `runtime.cgoSymbolizer`, which points to the symbolizer function once there is one.
+    pub symbolizer: Avma,
+    /// Address of the function `runtime.exit`, which ends the process that calls it.
+    pub exit: Avma,
     /// Address of the variable `_cgo_callers`, which points to `x_cgo_callers`.
     pub callers: Avma,
     /// Address of the function `x_cgo_call_traceback_function`; Go 1.26 and later have it.
@@ -147,52 +154,58 @@ pub fn check(process: &Process) -> Result<(), Error> {
 /// How long to look for an idle thread.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Runs `work` on a borrowed thread; where a signal interrupts it, again on the next one, until it is done. So `work` has
-/// to keep in mind what it has done. Also returns the longest time that a thread was stopped.
+/// Runs `work` on a borrowed thread, as [`lend`] does.
 ///
 /// All of it happens on a thread of its own: when that ends, the kernel lets go of whatever it may still trace.
 fn borrow<T: Send>(
     process: &Process,
     plan: &Plan,
-    mut work: impl FnMut(&mut Borrowed<'_>) -> Result<T, Fault> + Send,
+    work: impl FnMut(&mut Borrowed<'_>) -> Result<T, Fault> + Send,
 ) -> Result<(T, Duration), Error> {
-    let pid = process.pid;
-    let lend = || {
-        check(process)?;
-        let start = Instant::now();
-        let mut longest = Duration::ZERO;
-        while start.elapsed() < PATIENCE {
-            let state = State::read(process);
-            if state.has_ended() {
-                return Err(Error::Gone { pid });
-            }
-            let no_seccomp = state.no_seccomp();
-            if no_seccomp.outcome == Outcome::Fails {
-                return Err(Error::refused(pid, no_seccomp));
-            }
-            for tid in thread::idle(process, plan) {
-                let mut borrowed = match Seized::stop(process, tid).and_then(|seized| seized.borrow(plan)) {
-                    Ok(borrowed) => borrowed,
-                    Err(Fault::Failed(error)) => return Err(error),
-                    Err(_) => continue,
-                };
-                let result = work(&mut borrowed);
-                longest = longest.max(borrowed.stopped());
-                drop(borrowed);
-                match result {
-                    Ok(value) => return Ok((value, longest)),
-                    Err(Fault::Failed(error)) => return Err(error),
-                    Err(_) => {}
-                }
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Err(Error::refused(pid, preflight::no_idle_thread(PATIENCE)))
-    };
     std::thread::scope(|scope| {
-        let lender = scope.spawn(lend);
+        let lender = scope.spawn(|| lend(process, plan, work));
         lender
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Runs `work` on a borrowed thread; where a signal interrupts it, again on the next one, until it is done. So `work` has
+/// to keep in mind what it has done. Also returns the longest time that a thread was stopped.
+fn lend<T>(
+    process: &Process,
+    plan: &Plan,
+    mut work: impl FnMut(&mut Borrowed<'_>) -> Result<T, Fault>,
+) -> Result<(T, Duration), Error> {
+    let pid = process.pid;
+    check(process)?;
+    let start = Instant::now();
+    let mut longest = Duration::ZERO;
+    while start.elapsed() < PATIENCE {
+        let state = State::read(process);
+        if state.has_ended() {
+            return Err(Error::Gone { pid });
+        }
+        let no_seccomp = state.no_seccomp();
+        if no_seccomp.outcome == Outcome::Fails {
+            return Err(Error::refused(pid, no_seccomp));
+        }
+        for tid in thread::idle(process, plan) {
+            let mut borrowed = match Seized::stop(process, tid).and_then(|seized| seized.borrow(plan)) {
+                Ok(borrowed) => borrowed,
+                Err(Fault::Failed(error)) => return Err(error),
+                Err(_) => continue,
+            };
+            let result = work(&mut borrowed);
+            longest = longest.max(borrowed.stopped());
+            drop(borrowed);
+            match result {
+                Ok(value) => return Ok((value, longest)),
+                Err(Fault::Failed(error)) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(Error::refused(pid, preflight::no_idle_thread(PATIENCE)))
 }

@@ -1,4 +1,4 @@
-//! What the system only gives to unsafe code: memory shared with the target, and two requests of ptrace(2) with
+//! What the system only gives to unsafe code: memory shared with the target, and requests of ptrace(2) with
 //! signals that libraries do not know.
 
 use nix::libc;
@@ -64,6 +64,24 @@ pub(super) fn detach(tid: u32, signal: i32) -> io::Result<()> {
             tid.cast_signed(),
             0,
             libc::c_long::from(signal),
+        )
+    };
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Replaces the set of signals that a stopped thread blocks.
+pub(super) fn set_signal_mask(tid: u32, mask: u64) -> io::Result<()> {
+    // SAFETY: the kernel reads 8 bytes, the size that it is told.
+    let result = unsafe {
+        libc::ptrace(
+            libc::PTRACE_SETSIGMASK,
+            tid.cast_signed(),
+            size_of::<u64>(),
+            &raw const mask,
         )
     };
     if result == -1 {

@@ -27,11 +27,14 @@ const SYS_FUTEX: u64 = 202;
 /// `FUTEX_WAIT`, which is 0, without the flag `FUTEX_PRIVATE_FLAG`.
 const FUTEX_OPERATION: u64 = 0x7f;
 /// `syscall`.
-const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
+pub(super) const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
 /// `orig_rax` of a thread that is not in a system call: the kernel then restarts none.
-const NO_CALL: u64 = u64::MAX;
+pub(super) const NO_CALL: u64 = u64::MAX;
+/// `-ERESTARTSYS` to `-ERESTART_RESTARTBLOCK` (include/linux/errno.h).
+const RESTARTED_FIRST: i64 = -512;
+const RESTARTED_LAST: i64 = -516;
 /// wait4(2): children and tracees that were cloned, too.
-const WALL: u32 = 0x4000_0000;
+pub(super) const WALL: u32 = 0x4000_0000;
 /// `PTRACE_EVENT_STOP`.
 const EVENT_STOP: i32 = 128;
 /// After how long a thread makes no more calls for us: the scheduler may wait for it.
@@ -268,6 +271,11 @@ impl Borrowed<'_> {
         let (name, number) = call.name_and_number();
         let result = self.call_raw(number, arguments)?;
         match result.cast_signed() {
+            // A signal came before the call had done anything; the kernel would begin it again.
+            RESTARTED_LAST..=RESTARTED_FIRST => {
+                self.end_wait();
+                Err(Fault::Interrupted)
+            }
             error @ -4095..=-1 => Err(Fault::Failed(Error::Call {
                 pid: self.thread.process.pid,
                 call: name,
@@ -277,10 +285,9 @@ impl Borrowed<'_> {
         }
     }
 
-    /// Puts a string into memory that nobody uses, below the stack pointer; returns its address. Only good for calls
+    /// Puts bytes into memory that nobody uses, below the stack pointer; returns their address. Only good for calls
     /// that follow at once.
-    pub(super) fn scratch(&mut self, string: &std::ffi::CStr) -> Result<u64, Fault> {
-        let bytes = string.to_bytes_with_nul();
+    pub(super) fn scratch(&mut self, bytes: &[u8]) -> Result<u64, Fault> {
         debug_assert!(bytes.len() as u64 <= Self::SCRATCH);
         let address = self.regs.rsp.wrapping_sub(Self::SCRATCH);
         let path = format!("/proc/{}/mem", self.thread.process.pid);
@@ -289,6 +296,11 @@ impl Borrowed<'_> {
         step();
         written.map_err(|source| self.thread.memory_error("write to the stack of a thread", source))?;
         Ok(address)
+    }
+
+    /// The code that follows its system call.
+    pub(super) fn code_after_call(&self, len: usize) -> Result<Vec<u8>, Fault> {
+        self.thread.read(self.regs.rip, len)
     }
 
     /// How long the thread has been stopped.
@@ -331,6 +343,8 @@ pub(super) enum Call {
     Munmap,
     MemfdCreate,
     RtSigaction,
+    Clone,
+    Wait4,
 }
 
 impl Call {
@@ -341,6 +355,8 @@ impl Call {
             Self::Mmap => ("mmap", 9),
             Self::Munmap => ("munmap", 11),
             Self::RtSigaction => ("rt_sigaction", 13),
+            Self::Clone => ("clone", 56),
+            Self::Wait4 => ("wait4", 61),
             Self::MemfdCreate => ("memfd_create", 319),
         }
     }
@@ -361,13 +377,13 @@ fn may_be_traced(process: &Process, tid: u32) -> bool {
     status.is_some_and(|status| !status.has_ended() && status.tracer == 0)
 }
 
-fn pid(tid: u32) -> Pid {
+pub(super) fn pid(tid: u32) -> Pid {
     Pid::from_raw(tid.cast_signed())
 }
 
 /// A point at which we may die. Tests make us.
 #[cfg(not(test))]
-fn step() {}
+pub(super) fn step() {}
 
 #[cfg(test)]
-use super::tests::step;
+pub(super) use super::tests::step;

@@ -23,6 +23,8 @@ pub struct Summary {
     pub withheld_ticks: u64,
     /// What the traceback hooks of the program had to say; `None` if they were not asked.
     pub hooks: Option<HookAnswers>,
+    /// Who named what the traceback hooks gave; `None` if they gave nothing.
+    pub hook_names: Option<HookNames>,
     /// Modules that frames were in but that gave them no name, most samples first.
     pub missing: Vec<Missing>,
 }
@@ -40,6 +42,24 @@ pub struct HookAnswers {
     pub longest_stop: Duration,
     /// Whose threads had C on their stacks and were not asked, by reason; their stacks are as walked.
     pub not_asked: Vec<(&'static str, u64)>,
+}
+
+/// What the symbolizer hooks of programs said about the addresses that their traceback hooks gave. All numbers but the
+/// last two are addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookNames {
+    /// Named by a symbolizer.
+    pub named: u64,
+    /// A symbolizer was asked, and does not know them.
+    pub unknown: u64,
+    /// With which a conversation was not as it should be, by what was odd. They may have names.
+    pub odd: Vec<(&'static str, u64)>,
+    /// No symbolizer was asked, by reason.
+    pub not_asked: Vec<(String, u64)>,
+    /// How many snapshots of processes were made to ask.
+    pub snapshots: u64,
+    /// The longest time that a thread of a process was stopped for one.
+    pub longest_stop: Duration,
 }
 
 /// A module whose functions have no names.

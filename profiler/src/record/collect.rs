@@ -2,6 +2,7 @@
 //! time.
 
 use super::images::{Image, ModuleIdx};
+use super::naming::{HookPc, ProgramIdx};
 use crate::addr::Avma;
 use crate::hooks::Answer;
 use crate::merge::{self, Code, MergedFrame};
@@ -21,6 +22,8 @@ pub struct Place {
     pub address: Avma,
     /// How we know that a frame is there.
     pub origin: Origin,
+    /// If a hook says so: its own words, for its symbolizer.
+    pub said: Option<HookPc>,
 }
 
 /// Where a place is.
@@ -71,29 +74,35 @@ impl Collected {
     /// Counts a sample; `image` is the program image that the process ran, if we know it.
     pub fn add(&mut self, sample: &RawSample<'_>, image: Option<&Image>) {
         let chain = merge::chain(sample.kernel(), sample.user());
-        self.count(sample, image, chain);
+        self.count(sample, image, None, chain);
     }
 
-    /// Counts a sample of user code for which the program's hooks gave `answer`. `code` says what is at an address.
+    /// Counts a sample of user code for which the hooks of `program` gave `answer`. `code` says what is at an address.
     pub fn add_answered(
         &mut self,
         sample: &RawSample<'_>,
         image: Option<&Image>,
+        program: Option<ProgramIdx>,
         answer: &Answer,
         code: impl Fn(Avma) -> Code,
     ) {
         let chain = merge::answered(sample.user(), answer, code);
-        self.count(sample, image, chain.into_iter());
+        self.count(sample, image, program, chain.into_iter());
     }
 
     fn count(
         &mut self,
         sample: &RawSample<'_>,
         image: Option<&Image>,
+        program: Option<ProgramIdx>,
         chain: impl Iterator<Item = MergedFrame>,
     ) {
         let mut stack = Vec::with_capacity(sample.header.n_kernel as usize + sample.header.n_user as usize);
         for MergedFrame { address, origin } in chain {
+            let said = program.filter(|_| origin == Origin::Hook).map(|program| HookPc {
+                program,
+                pc: address.0,
+            });
             let (area, address) = match origin {
                 Origin::Kernel => (Area::Kernel, address),
                 Origin::Walked | Origin::Hook => image
@@ -106,6 +115,7 @@ impl Collected {
                 area,
                 address,
                 origin,
+                said,
             }));
         }
         let time = sample.header.time_ns;

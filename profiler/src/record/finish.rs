@@ -2,6 +2,7 @@
 
 use super::collect::{Area, Collected, Place, PlaceIdx};
 use super::images::{Content, Module, ModuleIdx, Modules};
+use super::naming::Naming;
 use super::objects::Object;
 use crate::addr::{Avma, Svma};
 use crate::profile::{
@@ -16,12 +17,18 @@ use std::sync::Mutex;
 type Names = Vec<(PlaceIdx, Result<Vec<Name>, Reason>)>;
 
 /// Makes the profile.
-pub fn profile(collected: &Collected, modules: &Modules, meta: Meta, mut summary: Summary) -> Profile {
+pub fn profile(
+    collected: &Collected,
+    modules: &Modules,
+    naming: &Naming,
+    meta: Meta,
+    mut summary: Summary,
+) -> Profile {
     let mut by_area: BTreeMap<Area, Vec<PlaceIdx>> = BTreeMap::new();
     for (i, place) in collected.places.iter().enumerate() {
         by_area.entry(place.area).or_default().push(PlaceIdx(i as u32));
     }
-    let names = name_all(&by_area, collected, modules);
+    let names = name_all(&by_area, collected, modules, naming);
 
     let mut builder = Builder::default();
     let kernel = by_area.contains_key(&Area::Kernel).then(|| {
@@ -117,7 +124,12 @@ pub fn profile(collected: &Collected, modules: &Modules, meta: Meta, mut summary
 }
 
 /// Names the places of all areas, on as many threads as there are CPUs.
-fn name_all(by_area: &BTreeMap<Area, Vec<PlaceIdx>>, collected: &Collected, modules: &Modules) -> Vec<Names> {
+fn name_all(
+    by_area: &BTreeMap<Area, Vec<PlaceIdx>>,
+    collected: &Collected,
+    modules: &Modules,
+    naming: &Naming,
+) -> Vec<Names> {
     let work = Mutex::new(by_area.iter());
     let results = Mutex::new(Vec::with_capacity(by_area.len()));
     let threads = std::thread::available_parallelism()
@@ -131,7 +143,7 @@ fn name_all(by_area: &BTreeMap<Area, Vec<PlaceIdx>>, collected: &Collected, modu
                     let Some((area, places)) = work.lock().ok().and_then(|mut work| work.next()) else {
                         return;
                     };
-                    let names = name_area(*area, places, collected, modules);
+                    let names = name_area(*area, places, collected, modules, naming);
                     if let Ok(mut results) = results.lock() {
                         results.push((*area, names));
                     }
@@ -145,11 +157,22 @@ fn name_all(by_area: &BTreeMap<Area, Vec<PlaceIdx>>, collected: &Collected, modu
     results.into_iter().map(|(_, names)| names).collect()
 }
 
-fn name_area(area: Area, places: &[PlaceIdx], collected: &Collected, modules: &Modules) -> Names {
+fn name_area(
+    area: Area,
+    places: &[PlaceIdx],
+    collected: &Collected,
+    modules: &Modules,
+    naming: &Naming,
+) -> Names {
     let each = |look_up: &dyn Fn(Avma) -> Result<Vec<Name>, Reason>| {
         places
             .iter()
-            .map(|&at| (at, look_up(collected.places[at.0 as usize].address)))
+            .map(|&at| {
+                let place = &collected.places[at.0 as usize];
+                // What the program itself says about an address goes before what its files say.
+                let said = said(place, naming);
+                (at, said.map_or_else(|| look_up(place.address), Ok))
+            })
             .collect()
     };
     match area {
@@ -184,6 +207,17 @@ fn name_area(area: Area, places: &[PlaceIdx], collected: &Collected, modules: &M
             }
         }
     }
+}
+
+/// The functions at an address that a hook gave, as the program's symbolizer has them; `None` if it has none.
+fn said(place: &Place, naming: &Naming) -> Option<Vec<Name>> {
+    let functions = &naming.named(place.said?)?.functions;
+    let last = functions.len().checked_sub(1)?;
+    let names = functions.iter().enumerate().map(|(i, function)| {
+        let (name, file) = (function.name.as_deref(), function.file.as_deref());
+        Name::told(name, file, function.line, i < last)
+    });
+    Some(names.collect())
 }
 
 /// The map that a JIT compiler left, as the process sees `/tmp`; in a container it may go by another pid.

@@ -10,7 +10,7 @@ use crate::hooks::{Answer, Join};
 use crate::inject::{self, Disposition, Inside, Installed, Mapped, Mapping, Plan};
 use crate::profile::HookAnswers;
 use crate::sampler::{self, Question, RawSample};
-use crate::target::process::{self, Process};
+use crate::target::process::Process;
 use profiler_abi::sample::Header;
 use std::collections::{HashMap, HashSet};
 use std::thread::JoinHandle;
@@ -181,6 +181,11 @@ impl Hooks {
         self.waiting.insert(pid);
     }
 
+    /// The processes that are honoured.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.processes.keys().copied()
+    }
+
     /// Whether any process is honoured.
     pub fn is_engaged(&self) -> bool {
         !self.processes.is_empty()
@@ -289,6 +294,7 @@ impl Hooks {
             match honoured.installed.leave(sent) {
                 Ok(left) => {
                     self.longest_stop = self.longest_stop.max(left.longest_stop);
+                    self.warnings.extend(rescue_sentence(pid, left.rescued));
                     self.warnings.extend(residue(pid, &left));
                 }
                 Err(inject::Error::Gone { .. }) => {}
@@ -349,7 +355,7 @@ impl Honoured {
             let status = tid.and_then(|tid| self.process.status(tid));
             Seen {
                 visit: inside.visit,
-                on_cpu_ns: tid.and_then(process::thread_on_cpu_ns),
+                on_cpu_ns: tid.and_then(|tid| self.process.thread_on_cpu_ns(tid)),
                 is_asleep: status.is_some_and(|status| status.is_asleep()),
             }
         };
@@ -360,18 +366,20 @@ impl Honoured {
     }
 
     /// Takes threads out of the hook. Returns what there is to tell.
-    fn rescue(&self, pid: u32, stuck: &[Inside]) -> Option<String> {
+    fn rescue(&self, pid: u32, stuck: &[Inside]) -> Vec<String> {
         self.installed.enable(false);
-        let results = stuck.iter().map(|&inside| self.installed.rescue(inside));
-        let failed: Vec<_> = results.filter_map(Result::err).collect();
-        let rescued = stuck.len() - failed.len();
-        failed.first().map(|error| {
-            format!(
-                "{rescued} of {} threads of process {pid} could be taken out of its hook: {}",
-                stuck.len(),
-                explain(error)
-            )
-        })
+        let (mut rescued, mut said) = (0, Vec::new());
+        for &inside in stuck {
+            match self.installed.rescue(inside) {
+                Ok(is_out) => rescued += u32::from(is_out),
+                Err(error) => said.push(format!(
+                    "a thread of process {pid} is still in its traceback hook: {}",
+                    explain(&error)
+                )),
+            }
+        }
+        said.extend(rescue_sentence(pid, rescued));
+        said
     }
 
     /// Passes on the samples that wait no more. True if too many of them had no answer.
@@ -406,6 +414,16 @@ fn registered(targets: &Targets, pid: u32) -> Result<Option<(Process, Plan)>, St
 
 fn install(process: Process, plan: Plan) -> Result<Installed, inject::Error> {
     Mapped::new(process, plan).and_then(Mapped::install)
+}
+
+/// What to tell of threads that did not come back from a hook.
+fn rescue_sentence(pid: u32, rescued: u32) -> Option<String> {
+    (rescued > 0).then(|| {
+        format!(
+            "the traceback hook of process {pid} did not come back on {rescued} of its threads, which were taken out of it \
+             and go on where they had been interrupted; a lock that the hook holds stays locked"
+        )
+    })
 }
 
 fn refusal(pid: u32, reason: &str) -> String {

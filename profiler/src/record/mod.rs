@@ -8,6 +8,7 @@
 //! collect   samples as they come: counted by distinct stack of places in objects
 //! breaker   when hooks of a process are not called any more
 //! hooks     honours the traceback hooks of processes: samples wait for their answers
+//! naming    asks the symbolizers of programs for the names of what their hooks gave
 //! finish    places get names, once each; counts become a profile
 //! ```
 
@@ -18,6 +19,7 @@ mod finish;
 mod hooks;
 mod images;
 mod loader;
+mod naming;
 mod objects;
 mod session;
 mod targets;

@@ -2,6 +2,7 @@
 
 use super::collect::Collected;
 use super::hooks::{Hooks, Mode as HookMode};
+use super::naming::Naming;
 use super::targets::Targets;
 use super::{Error, facts, finish};
 use crate::hooks::Answer;
@@ -43,6 +44,7 @@ pub struct Session {
     sampler: Sampler,
     targets: Targets,
     hooks: Hooks,
+    naming: Naming,
     collected: Collected,
     program: String,
     asked_for: Vec<u32>,
@@ -62,6 +64,7 @@ impl Session {
             sampler,
             targets: Targets::new(tables).map_err(Error::Wait)?,
             hooks: Hooks::default(),
+            naming: Naming::default(),
             collected: Collected::default(),
             program: String::new(),
             asked_for: Vec::new(),
@@ -90,7 +93,10 @@ impl Session {
             return Ok(());
         }
         let reason = match self.hooks.engage(&self.targets, pid) {
-            Ok(true) => return Ok(()),
+            Ok(true) => {
+                self.watch_names();
+                return Ok(());
+            }
             Ok(false) => {
                 self.hooks.wait_for(pid);
                 "it has registered no traceback function".to_owned()
@@ -106,6 +112,17 @@ impl Session {
         Ok(())
     }
 
+    /// What the hooks of a process give is to be named, from the moment that they are honoured.
+    fn watch_names(&mut self) {
+        for pid in self.hooks.pids() {
+            if self.naming.program(pid).is_none()
+                && let Ok(Some(plan)) = self.targets.plan(pid)
+            {
+                self.naming.watch(pid, plan);
+            }
+        }
+    }
+
     /// Starts to sample.
     ///
     /// # Errors
@@ -115,6 +132,7 @@ impl Session {
         self.sampler.start()?;
         self.targets.begin();
         self.hooks.start(&mut self.targets);
+        self.naming.begin();
         self.begun = (SystemTime::now(), Instant::now());
         Ok(())
     }
@@ -150,6 +168,8 @@ impl Session {
                         break Ended::TargetsGone;
                     }
                     self.hooks.tick(&mut self.targets);
+                    self.watch_names();
+                    self.naming.tick(&self.collected);
                     let counts = self.sampler.counts()?;
                     let lost = counts.lost_ring_full + counts.lost_ticks;
                     observer.progress(self.begun.1.elapsed(), counts.taken, lost);
@@ -165,10 +185,11 @@ impl Session {
         self.drain()?;
         let counts = self.sampler.counts()?;
         let all_came = counts.lost_ring_full == 0;
-        let (hooks, collected) = (&mut self.hooks, &mut self.collected);
+        let (hooks, naming, collected) = (&mut self.hooks, &self.naming, &mut self.collected);
         hooks.leave(&mut self.targets, all_came, |targets, bytes, answer| {
-            add_joined(collected, targets, &bytes, answer.as_ref());
+            add_joined(collected, targets, naming, &bytes, answer.as_ref());
         });
+        self.naming.finish(&self.collected);
         self.tell(observer);
         Ok(ended)
     }
@@ -185,6 +206,7 @@ impl Session {
             lost_ticks: counts.lost_ticks,
             withheld_ticks: counts.withheld_ticks,
             hooks: self.hooks.answers(&self.sampler.asked()?),
+            hook_names: self.naming.account(),
             ..Summary::default()
         };
         let mut facts = facts::of_host();
@@ -200,6 +222,7 @@ impl Session {
         Ok(finish::profile(
             &self.collected,
             &self.targets.modules,
+            &self.naming,
             meta,
             summary,
         ))
@@ -236,9 +259,13 @@ impl Session {
         if remapped.others {
             self.targets.remap_all();
         }
+        for snapshot in self.naming.new_snapshots() {
+            self.targets.disown(snapshot);
+        }
         let (mut forks, mut execs) = (Vec::new(), Vec::new());
         for bytes in records {
             match parse(&bytes) {
+                Some(Record::Sample(sample)) if self.naming.is_snapshot(sample.header.tgid) => {}
                 Some(Record::Sample(sample)) => {
                     let waits =
                         sample.header.flags & Header::ASKED != 0 && self.hooks.sample(&sample, &bytes);
@@ -250,23 +277,27 @@ impl Session {
                 Some(Record::Remap { tgid }) => {
                     self.targets.remap(tgid);
                 }
+                Some(Record::Fork { tgid, .. }) if self.naming.is_birth_of_snapshot(tgid) => {
+                    self.targets.disown(tgid);
+                }
                 Some(Record::Fork { tgid, parent }) => forks.push((tgid, parent)),
                 Some(Record::Exec { tgid }) => execs.push(tgid),
                 None => {}
             }
         }
-        let collected = &mut self.collected;
+        let (naming, collected) = (&self.naming, &mut self.collected);
         self.hooks.fetch(&mut self.targets, |targets, bytes, answer| {
-            add_joined(collected, targets, &bytes, answer.as_ref());
+            add_joined(collected, targets, naming, &bytes, answer.as_ref());
         });
         for (child, parent) in forks {
             self.targets.forked(child, parent);
         }
         for pid in execs {
-            let collected = &mut self.collected;
+            let (naming, collected) = (&self.naming, &mut self.collected);
             self.hooks.execed(pid, &self.targets, |targets, bytes, answer| {
-                add_joined(collected, targets, &bytes, answer.as_ref());
+                add_joined(collected, targets, naming, &bytes, answer.as_ref());
             });
+            self.naming.replaced(pid);
             self.targets.execed(pid)?;
         }
         Ok(())
@@ -274,7 +305,13 @@ impl Session {
 }
 
 /// Counts a sample that waited for an answer.
-fn add_joined(collected: &mut Collected, targets: &Targets, bytes: &[u8], answer: Option<&Answer>) {
+fn add_joined(
+    collected: &mut Collected,
+    targets: &Targets,
+    naming: &Naming,
+    bytes: &[u8],
+    answer: Option<&Answer>,
+) {
     // It was read before.
     let Some(Record::Sample(sample)) = parse(bytes) else {
         return;
@@ -282,9 +319,12 @@ fn add_joined(collected: &mut Collected, targets: &Targets, bytes: &[u8], answer
     let (slot, generation) = (sample.header.slot, sample.header.generation);
     let image = targets.image(slot);
     match answer {
-        Some(answer) => collected.add_answered(&sample, image, answer, |address| {
-            targets.code_at(slot, generation, address)
-        }),
+        Some(answer) => {
+            let program = naming.program(sample.header.tgid);
+            collected.add_answered(&sample, image, program, answer, |address| {
+                targets.code_at(slot, generation, address)
+            });
+        }
         None => collected.add(&sample, image),
     }
 }

@@ -186,6 +186,8 @@ impl Targets {
                 m_procid: layout.m_procid,
                 m_lockedg: layout.m_lockedg,
                 traceback: sites.variables.traceback.to_avma(bias),
+                symbolizer: sites.variables.symbolizer.to_avma(bias),
+                exit: sites.exit.to_avma(bias),
                 callers: sites.variables.callers.to_avma(bias),
                 call_traceback: sites.call_traceback.map(|address| address.to_avma(bias)),
                 errno_location,
@@ -254,6 +256,12 @@ impl Targets {
                 on_cpu_before: Some(0),
             },
         );
+    }
+
+    /// A child of a watched process is none of ours: it is not recorded.
+    pub fn disown(&mut self, pid: u32) {
+        self.tables.unwatch(pid);
+        self.processes.remove(&pid);
     }
 
     /// Process `pid` has called exec.

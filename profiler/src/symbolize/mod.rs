@@ -17,6 +17,7 @@ mod perf_map;
 mod plt;
 mod reason;
 mod symbols;
+mod told;
 
 #[cfg(test)]
 mod tests;

@@ -115,6 +115,13 @@ impl Process {
         u64::try_from(Duration::from(time).as_nanos()).ok()
     }
 
+    /// The same of one of its threads, as of the last tick of the kernel's clock (Documentation/scheduler/sched-stats.rst);
+    /// `None` if that has ended.
+    pub fn thread_on_cpu_ns(&self, tid: u32) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/task/{tid}/schedstat", self.pid)).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    }
+
     /// Reads `len` bytes of its memory at `address`; looking only, through `/proc/PID/mem`.
     ///
     /// # Errors
@@ -189,14 +196,6 @@ impl Process {
             _ => Error::Read { pid, file, source },
         })
     }
-}
-
-/// Time that a thread has spent on a CPU so far, in nanoseconds; `None` if it has ended.
-pub fn thread_on_cpu_ns(tid: u32) -> Option<u64> {
-    // CPUCLOCK_PERTHREAD_MASK and CPUCLOCK_SCHED (include/linux/posix-timers_types.h).
-    let clock = !tid.cast_signed() << 3 | 4 | 2;
-    let time = nix::time::ClockId::from_raw(clock).now().ok()?;
-    u64::try_from(Duration::from(time).as_nanos()).ok()
 }
 
 #[cfg(test)]

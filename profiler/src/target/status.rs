@@ -12,6 +12,8 @@ pub struct Status {
     pub tracer: u32,
     /// 0 if it may make all system calls, 1 in strict mode, 2 with a filter.
     pub seccomp: u32,
+    /// Memory of its process that is in no file, in memory or in swap, in bytes.
+    pub anonymous: u64,
     /// Signals that wait for the thread or its process. Of these masks, bit N - 1 is for signal N.
     pub pending: u64,
     /// Signals that the thread blocks.
@@ -61,6 +63,15 @@ impl Status {
                     status.id_inside = innermost.and_then(|id| id.parse().ok()).unwrap_or(0);
                 }
                 "TracerPid" => status.tracer = number(),
+                "RssAnon" | "VmSwap" => {
+                    let kib = value
+                        .trim()
+                        .strip_suffix(" kB")
+                        .and_then(|kib| kib.parse::<u64>().ok());
+                    status.anonymous = status
+                        .anonymous
+                        .saturating_add(kib.unwrap_or(0).saturating_mul(1024));
+                }
                 "Seccomp" => status.seccomp = number(),
                 "SigPnd" | "ShdPnd" => status.pending |= mask(),
                 "SigBlk" => status.blocked = mask(),
@@ -117,12 +128,13 @@ mod tests {
 
     #[test]
     fn every_field_comes_back() {
-        let text = b"Name:\tx: y\nState:\tS (sleeping)\nNSpid:\t4711\t12\nTracerPid:\t7\nSeccomp:\t2\nSigPnd:\t0000000000000001\n\
+        let text = b"Name:\tx: y\nState:\tS (sleeping)\nNSpid:\t4711\t12\nTracerPid:\t7\nRssAnon:\t      40 kB\nVmSwap:\t       2 kB\nSeccomp:\t2\nSigPnd:\t0000000000000001\n\
             ShdPnd:\t0000000000000002\nSigBlk:\t0000000000000400\nSigIgn:\t0000000000001000\n\
             SigCgt:\tfffffffc00000000\nCapEff:\t0000000000080000\nx86_Thread_features:\tshstk wrss \n";
         let expected = Status {
             state: b'S',
             id_inside: 12,
+            anonymous: 42 << 10,
             tracer: 7,
             seccomp: 2,
             pending: 3,

@@ -1,19 +1,11 @@
 // Records its own CPU profile when told to, so that another profiler's can be held against it. See README.md.
-//
-// The line `profile SECONDS FILE HZ` on standard input starts it; `profiled FILE` answers when it is written.
 package main
 
 import (
-	"fmt"
-	"os"
-	"runtime"
-	"runtime/pprof"
 	"sort"
-	"strconv"
-	"strings"
-	"time"
 
 	"gotarget"
+	"gotarget/selfprofile"
 )
 
 const (
@@ -111,55 +103,12 @@ func work() {
 	finished <- rounds
 }
 
-// profile records for a while. The rate that StartCPUProfile asks for is refused, with a message, because
-// another is set already: there is no other way to choose one.
-func profile(seconds float64, file string, hz int) error {
-	out, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	if hz != 100 {
-		runtime.SetCPUProfileRate(hz)
-	}
-	if err := pprof.StartCPUProfile(out); err != nil {
-		return err
-	}
-	time.Sleep(time.Duration(seconds * float64(time.Second)))
-	pprof.StopCPUProfile()
-	return nil
-}
-
-func command(line string) {
-	words := strings.Fields(line)
-	if len(words) != 4 || words[0] != "profile" {
-		fatal(fmt.Errorf("not a command: %q", line))
-	}
-	seconds, err := strconv.ParseFloat(words[1], 64)
-	if err != nil {
-		fatal(err)
-	}
-	hz, err := strconv.Atoi(words[3])
-	if err != nil {
-		fatal(err)
-	}
-	if err := profile(seconds, words[2], hz); err != nil {
-		fatal(err)
-	}
-	fmt.Printf("profiled %s\n", words[2])
-}
-
-func fatal(err error) {
-	fmt.Fprintln(os.Stderr, err)
-	os.Exit(1)
-}
-
 func main() {
 	expected = round()
 	for i := 0; i < workers; i++ {
 		go work()
 	}
-	gotarget.Start(command)
+	gotarget.Start(selfprofile.Command)
 	rounds := uint64(0)
 	for i := 0; i < workers; i++ {
 		rounds += <-finished

@@ -3,6 +3,8 @@
 
 use super::target::{COOKIE, Target};
 use super::{full, install};
+use crate::hooks::Symbolizer;
+use crate::inject::snapshot;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -26,13 +28,32 @@ pub(in crate::inject) fn step() {
 
 #[test]
 fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
+    die_alone(
+        "the_target_survives_our_death_at_every_step_and_the_next_run_clears_up",
+        honour,
+        (60, 20),
+    );
+}
+
+#[test]
+fn the_target_survives_our_death_at_every_step_of_a_snapshot_and_the_next_run_buries_that() {
+    die_alone(
+        "the_target_survives_our_death_at_every_step_of_a_snapshot_and_the_next_run_buries_that",
+        name,
+        (80, 60),
+    );
+}
+
+/// Dies at every step of `act`, in the test `test`. There have to be so many steps at least, of which so many leave
+/// something behind.
+fn die_alone(test: &str, act: fn(&Target), least: (u32, u32)) {
     // A process that forks has to have no other threads that hold locks, nor files of other tests.
     if std::env::var_os(ALONE).is_some() {
-        return die_at_every_step();
+        return die_at_every_step(act, least);
     }
-    let name = "inject::tests::death::the_target_survives_our_death_at_every_step_and_the_next_run_clears_up";
+    let name = format!("inject::tests::death::{test}");
     let output = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", name, "--nocapture"])
+        .args(["--exact", &name, "--nocapture"])
         .env(ALONE, "1")
         .output()
         .expect("it starts");
@@ -41,7 +62,7 @@ fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
     println!("{said}");
 }
 
-fn die_at_every_step() {
+fn die_at_every_step(act: fn(&Target), (least_steps, least_remains): (u32, u32)) {
     let target = Target::start("local");
     let before = target.state();
     let (mut deaths, mut remains, mut certain) = (0, 0, 0);
@@ -49,14 +70,14 @@ fn die_at_every_step() {
     for steps in 1.. {
         let mut survived = 0;
         for _ in 0..times {
-            if !dies(&target, steps) {
+            if !dies(&target, act, steps) {
                 survived += 1;
                 continue;
             }
             deaths += 1;
             remains += u32::from(target.state() != before);
             install(&target).leave(Some(0)).expect("it can be left");
-            if has_helper(&target) {
+            if target.state() != before {
                 // The system call that was begun for the dead was made only after the next run had looked.
                 install(&target).leave(Some(0)).expect("it can be left");
             }
@@ -70,15 +91,14 @@ fn die_at_every_step() {
     }
     println!("{deaths} deaths, {times} at each of {certain} steps, {remains} left something");
     assert!(
-        certain > 60 && remains > 20 * times,
+        certain > least_steps && remains > least_remains * times,
         "{certain} steps, {remains} left something"
     );
     target.finish();
 }
 
-/// Honours the hooks of the target, and asks all of its threads, in a child that dies after so many steps. False if it
-/// came to its end before.
-fn dies(target: &Target, steps: u32) -> bool {
+/// Does `act` to the target in a child that dies after so many steps. False if it came to its end before.
+fn dies(target: &Target, act: fn(&Target), steps: u32) -> bool {
     // SAFETY: the thread that waits for this test is the only other one, and it holds no lock.
     match unsafe { fork() }.expect("a child") {
         ForkResult::Parent { child } => match waitpid(child, None).expect("it is ours") {
@@ -88,13 +108,14 @@ fn dies(target: &Target, steps: u32) -> bool {
         },
         ForkResult::Child => {
             TO_GO.store(steps, Relaxed);
-            let honoured = std::panic::catch_unwind(|| honour(target));
+            let acted = std::panic::catch_unwind(|| act(target));
             #[allow(clippy::exit, reason = "the target is not this process's to end")]
-            std::process::exit(i32::from(honoured.is_err()));
+            std::process::exit(i32::from(acted.is_err()));
         }
     }
 }
 
+/// Honours the hooks of the target, and asks all of its threads.
 fn honour(target: &Target) {
     let installed = install(target);
     step();
@@ -111,7 +132,18 @@ fn honour(target: &Target) {
         .expect("it can be left");
 }
 
-/// Whether anything of ours is in the target.
-fn has_helper(target: &Target) -> bool {
-    format!("{:?}", target.state()).contains("profiler-hooks")
+/// Has the symbolizer of the target name addresses.
+fn name(target: &Target) {
+    let mut conversation = Symbolizer::default();
+    (0x100..0x104).for_each(|pc| conversation.ask(pc));
+    let function = target.variable("hook_symbolizer");
+    let asked = snapshot::ask(
+        &target.process(),
+        &target.plan,
+        function,
+        &mut conversation,
+        &|_| (),
+    );
+    assert!(asked.refused.is_none(), "{asked:?}");
+    assert_eq!(conversation.named(0x103).expect("named").functions.len(), 2);
 }

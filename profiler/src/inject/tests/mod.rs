@@ -1,5 +1,6 @@
 mod death;
 mod refusals;
+mod snapshot;
 mod target;
 
 use super::{Disposition, Error, Installed, Mapped, Mapping};

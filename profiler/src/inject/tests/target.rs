@@ -153,6 +153,15 @@ impl Target {
         written.expect("it can be written");
     }
 
+    /// Its variable `name`, an int.
+    pub(super) fn get(&self, name: &str) -> i32 {
+        let bytes = self
+            .process()
+            .memory(self.variable(name).0, 4)
+            .expect("it can be read");
+        i32::from_le_bytes(bytes.try_into().expect("four bytes"))
+    }
+
     /// Stops all its threads.
     pub(super) fn stop(&self) {
         self.kill(Signal::STOP);
@@ -333,6 +342,8 @@ pub(super) fn plan(pid: u32) -> Plan {
             _ => 384,
         },
         traceback: needed("runtime.cgoTraceback"),
+        symbolizer: needed("runtime.cgoSymbolizer"),
+        exit: address("runtime.exit.abi0").unwrap_or_else(|| needed("runtime.exit")),
         callers: needed("_cgo_callers"),
         call_traceback: address("x_cgo_call_traceback_function"),
         errno_location: Some(errno_location(pid)),

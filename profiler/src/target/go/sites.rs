@@ -19,6 +19,8 @@ pub struct HookSites {
     pub variables: HookVariables,
     /// `runtime.futex`, in which threads wait that have nothing to do.
     pub futex: Range<Svma>,
+    /// `runtime.exit`, which ends the process.
+    pub exit: Svma,
     /// `runtime.asmcgocall`, which calls C.
     pub asmcgocall: Range<Svma>,
     /// The functions that the runtime installs as signal handlers.
@@ -56,6 +58,7 @@ impl HookSites {
         Ok(Some(Self {
             variables,
             futex: threads::wait_function(pclntab).ok_or(Error::Missing("runtime.futex"))?,
+            exit: range("runtime.exit")?.start,
             asmcgocall: range("runtime.asmcgocall")?,
             signal_handlers: handlers
                 .iter()

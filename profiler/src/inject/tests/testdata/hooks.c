@@ -2,13 +2,17 @@
 #include "hooks.h"
 #include "_cgo_export.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
 #include <unwind.h>
@@ -40,6 +44,12 @@ volatile int hook_words = 2;
 volatile int hook_unwinds;
 /* Set from outside: the stranger is to send itself signal 63 as the kernel does that has no memory left. */
 volatile int hook_without_info;
+/* Set from outside: the stranger is to start a child and to wait for whichever child ends first. */
+volatile int hook_waits;
+/* That child, and who was waited for. */
+volatile int hook_child, hook_waited;
+/* Set from outside: the stranger is to take so many MiB of memory; 0 when that is done. */
+volatile int hook_grows;
 /* No hook. */
 void *volatile hook_none;
 
@@ -86,6 +96,90 @@ void hook_traceback(void *arg)
 	errno = 1000;
 }
 
+struct symbolizer_arg {
+	uintptr_t pc;
+	const char *file;
+	uintptr_t lineno;
+	const char *func;
+	uintptr_t entry;
+	uintptr_t more;
+	uintptr_t data;
+};
+
+/* What the symbolizer does wrong for address 0x666, set from outside. */
+enum { NOTHING, CRASH, LOOP, LOCK, ALLOCATE, EXIT, NEVER_ENDS, WILD, UNTERMINATED, MARKUP, MEDDLE };
+volatile int symbolizer_fault;
+/* The address at which the symbolizer begins to do it. */
+static const uintptr_t bad = 0x666;
+
+static void misbehave(struct symbolizer_arg *s)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	switch (symbolizer_fault) {
+	case CRASH:
+		*(volatile int *)8 = 1;
+		break;
+	case LOOP:
+		for (;;)
+			;
+	case LOCK:
+		pthread_mutex_lock(&lock);
+		pthread_mutex_lock(&lock);
+		break;
+	case ALLOCATE:
+		for (;;)
+			memset(malloc(1 << 24), 1, 1 << 24);
+	case EXIT:
+		exit(0);
+	case NEVER_ENDS:
+		s->more = 1;
+		break;
+	case WILD:
+		s->func = (const char *)0xdead00000000beef;
+		s->file = (const char *)1;
+		break;
+	case UNTERMINATED:
+		s->func = memset(malloc(1 << 20), 'x', 1 << 20);
+		break;
+	case MARKUP:
+		s->func = "\x1b[2J\n;</text><script>\xff";
+		break;
+	case MEDDLE: {
+		/* What a snapshot must not be able to do. */
+		int done = kill(getppid(), SIGKILL) == 0 || write(1, "harm\n", 5) == 5 || fork() >= 0 ||
+			   open("/tmp/profiler-harm", O_WRONLY | O_CREAT, 0600) >= 0;
+		s->func = done ? "harm done" : "no harm done";
+		s->lineno = open("/proc/self/maps", O_RDONLY) >= 0;
+		break;
+	}
+	}
+}
+
+/* Each address is inlined_N, inlined in outer_N. */
+void hook_symbolizer(void *arg)
+{
+	static uintptr_t calls;
+	static char name[32];
+	struct symbolizer_arg *s = arg;
+	if (s->pc == 0) {
+		/* Every conversation is ended before the next one begins. */
+		if (s->data != 0 && --calls != 0)
+			abort();
+		return;
+	}
+	if (s->data == 0)
+		calls++;
+	s->more = s->data == 0;
+	snprintf(name, sizeof name, s->data == 0 ? "inlined_%lx" : "outer_%lx", s->pc);
+	s->func = name;
+	s->file = "names.c";
+	s->lineno = s->pc + s->data;
+	s->entry = s->pc & ~0xfful;
+	s->data = 1;
+	if (s->pc == bad)
+		misbehave(s);
+}
+
 /* A filter that allows everything, for those who only see that there is one. */
 __attribute__((constructor)) static void sandbox(void)
 {
@@ -105,12 +199,36 @@ static long send_without_info(void)
 	return syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), 63, &none);
 }
 
+static int grow(void)
+{
+	size_t bytes = (size_t)hook_grows << 20;
+	void *memory = malloc(bytes);
+	if (memory == NULL)
+		return -1;
+	memset(memory, 1, bytes);
+	hook_grows = 0;
+	return 0;
+}
+
+static int wait_for_any_child(void)
+{
+	int child = fork();
+	if (child == 0)
+		for (;;)
+			pause();
+	hook_waits = 0;
+	hook_child = child;
+	hook_waited = waitpid(-1, NULL, 0);
+	return hook_waited == child && waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : -1;
+}
+
 static void *stranger(void *tid)
 {
 	self = 9;
 	*(volatile int *)tid = gettid();
 	for (uintptr_t expected = c_leaf(self);;)
-		if (c_leaf(self) != expected || (hook_without_info && send_without_info() != 0))
+		if (c_leaf(self) != expected || (hook_without_info && send_without_info() != 0) ||
+		    (hook_grows && grow() != 0) || (hook_waits && wait_for_any_child() != 0))
 			abort();
 	return NULL;
 }

@@ -9,3 +9,4 @@ uint64_t c_leaf(uintptr_t who);
 int start_stranger(void);
 void hook_traceback(void *);
 void hook_context(void *);
+void hook_symbolizer(void *);

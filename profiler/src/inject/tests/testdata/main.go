@@ -30,7 +30,8 @@ var (
 )
 
 func init() {
-	runtime.SetCgoTraceback(0, unsafe.Pointer(C.hook_traceback), unsafe.Pointer(C.hook_context), nil)
+	runtime.SetCgoTraceback(0, unsafe.Pointer(C.hook_traceback), unsafe.Pointer(C.hook_context),
+		unsafe.Pointer(C.hook_symbolizer))
 }
 
 //export goMiddle

@@ -1,0 +1,325 @@
+//! Makes the stacks of a Go program's own profile and those of ours comparable. They differ in known ways, each for a
+//! reason:
+//!
+//! * Where Go calls C and C calls Go, ours have the assembly between (`runtime.asmcgocall`, `crosscall2`), and Go's have
+//!   `runtime.systemstack_switch`, a return address that `runtime.cgocallback` makes up. A hook may have gone on to
+//!   `runtime.asmcgocall`, too. All of these are left out.
+//! * Go's profile leaves out `runtime.goexit`, where goroutines begin.
+//! * What the vDSO does, Go has as a part of its caller.
+//! * Go's profile does not see the program's own signal handler at work, and not the runtime's monitor, which has no timer.
+//! * Go does not clear the buffer for contexts between two of them. If a hook marks no end, the rest of a longer list
+//!   follows. But a C segment ends where the stub is by which cgo called it.
+//! * From the moment that a goroutine begins to leave Go for C, until it is back, or in Go that C called, Go's profile has
+//!   `runtime.cgocall` as the innermost Go function. What the runtime does at these crossings is left out.
+//! * Without a context function, Go's profile has no C between two Go segments. See [`Comparable::without_callers`].
+//! * Go's profile has 32 addresses of a C segment, and 64 in all. See [`Comparable::limited`].
+//! * Functions of libraries have the names that a symbolizer gives them, or that debug information gives them, or none. They
+//!   are compared by where they start. Of functions of C that debug information says to be inlined, a hook knows nothing.
+
+use crate::functions::Functions;
+use crate::traced::{Place, Traced};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// How much of a C segment is compared: what Go's profile has, but for one, that can be `runtime.asmcgocall`.
+const SEGMENT: usize = 31;
+
+/// How many frames of a stack are compared: of Go's 64 addresses, some are left out.
+const FRAMES: usize = 48;
+
+/// Frames that are in one of the profiles only.
+const LEFT_OUT: [&str; 4] = [
+    "runtime.asmcgocall",
+    "crosscall2",
+    "runtime.systemstack_switch",
+    "runtime.goexit",
+];
+
+/// Functions whose stacks are in ours only.
+const UNSEEN: [&str; 4] = [
+    "runtime.sigtramp",
+    "runtime.cgoSigtramp",
+    "x_cgo_callers",
+    "runtime.sysmon",
+];
+
+/// A frame that can be compared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frame {
+    /// Of the function: its name, or its library and where it starts there.
+    pub name: String,
+    /// Whether it is C.
+    pub is_c: bool,
+}
+
+/// Knows the functions of a program and of its libraries.
+#[derive(Debug)]
+pub struct Comparable {
+    program: PathBuf,
+    libraries: HashMap<String, Option<Functions>>,
+}
+
+impl Comparable {
+    /// For the profiles of this program.
+    pub fn new(program: &Path) -> Self {
+        Self {
+            program: program.to_owned(),
+            libraries: HashMap::new(),
+        }
+    }
+
+    /// The frames that both profiles have, innermost first; `None` if Go's has no such stacks.
+    pub fn frames(&mut self, stack: &Traced) -> Option<Vec<Frame>> {
+        let is_unseen = |place: &Place| place.functions.iter().any(|f| UNSEEN.contains(&plain(f)));
+        if stack.places.iter().any(|place| is_unseen(place)) {
+            return None;
+        }
+        let all: Vec<_> = stack.places.iter().flat_map(|place| self.at(place)).collect();
+        let mut frames = Vec::with_capacity(all.len());
+        let mut is_over = false;
+        for frame in crossed(&all) {
+            // What called C, in Go's profile and in ours.
+            if [
+                "runtime.cgocall",
+                "runtime.asmcgocall",
+                "runtime.systemstack_switch",
+            ]
+            .contains(&&*frame.name)
+            {
+                is_over = false;
+            }
+            let is_left_out = LEFT_OUT.contains(&&*frame.name) || is_over;
+            is_over |= frame.is_c && is_stub(&frame.name);
+            if !is_left_out {
+                frames.push(frame.clone());
+            }
+        }
+        Some(frames)
+    }
+
+    /// A stack without the C functions through which Go was called.
+    pub fn without_callers(frames: &[Frame]) -> Vec<Frame> {
+        let mut is_caller = false;
+        let is_kept = |frame: &&Frame| {
+            is_caller = frame.name == "runtime.cgocallback" || (is_caller && frame.is_c);
+            !(is_caller && frame.is_c)
+        };
+        frames.iter().filter(is_kept).cloned().collect()
+    }
+
+    /// The part of a stack that Go's profile has in any case.
+    pub fn limited(frames: &[Frame]) -> Vec<Frame> {
+        let mut of_segment = 0;
+        let is_kept = |frame: &&Frame| {
+            of_segment = if frame.is_c { of_segment + 1 } else { 0 };
+            of_segment <= SEGMENT
+        };
+        frames.iter().filter(is_kept).take(FRAMES).cloned().collect()
+    }
+
+    fn at(&mut self, place: &Place) -> Vec<Frame> {
+        let c = |name: String| vec![Frame { name, is_c: true }];
+        let path = place.mapping.as_ref().map_or("", |mapping| &mapping.path);
+        if path == "[vdso]" {
+            return Vec::new();
+        }
+        if Path::new(path) != self.program {
+            return c(self.of_library(path, place));
+        }
+        match place.functions.last() {
+            None => c(format!("{:#x}", place.address)),
+            Some(name) if is_go(name) => {
+                let frame = |name: &String| Frame {
+                    name: plain(name).to_owned(),
+                    is_c: false,
+                };
+                place.functions.iter().map(frame).collect()
+            }
+            Some(name) => c(name.clone()),
+        }
+    }
+
+    fn of_library(&mut self, path: &str, place: &Place) -> String {
+        let functions = self
+            .libraries
+            .entry(path.to_owned())
+            .or_insert_with(|| Functions::read(Path::new(path)).ok());
+        let start = place
+            .offset()
+            .and_then(|offset| functions.as_ref()?.start(offset));
+        let name = path.rsplit('/').next().unwrap_or_default();
+        start.map_or_else(|| name.to_owned(), |start| format!("{name}+{start:#x}"))
+    }
+}
+
+/// The stack from the innermost call of C, if the runtime is at a crossing between Go and C.
+fn crossed(frames: &[Frame]) -> &[Frame] {
+    let is_crossing = |frame: &Frame| {
+        !frame.is_c
+            && frame.name != "runtime.cgocall"
+            && (frame.name.starts_with("runtime.") || frame.name == "crosscall2")
+    };
+    let end = frames.iter().position(|frame| !is_crossing(frame));
+    match end.map(|end| &frames[end..]) {
+        Some([next, ..]) if next.name == "runtime.cgocall" || (next.is_c && end != Some(0)) => {
+            let call = frames.iter().position(|frame| frame.name == "runtime.cgocall");
+            call.map_or(frames, |call| &frames[call..])
+        }
+        _ => frames,
+    }
+}
+
+/// Whether a function of the program is Go's, or assembly among Go's.
+fn is_go(name: &str) -> bool {
+    name.contains('.') || name == "crosscall2" || name.starts_with("_cgoexp_")
+}
+
+/// Whether a function of C is one by which cgo calls another.
+fn is_stub(name: &str) -> bool {
+    name.starts_with("_cgo_") && name.contains("_Cfunc_")
+}
+
+/// The name without the linker's remark about how the function is called.
+fn plain(name: &str) -> &str {
+    name.trim_end_matches(".abi0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Comparable, FRAMES, SEGMENT};
+    use crate::traced::{Mapping, Place, Traced};
+    use std::path::Path;
+    use std::rc::Rc;
+
+    /// Places in the program have functions, from the innermost, with `<` between those that are inlined.
+    fn shown(stack: &[&str]) -> Option<String> {
+        let mapping = |path: &str| {
+            Some(Rc::new(Mapping {
+                start: 0,
+                offset: 0,
+                path: path.to_owned(),
+            }))
+        };
+        let place = |functions: &&str| {
+            let (mapping, functions) = match functions.strip_prefix('@') {
+                Some(path) => (mapping(path), Vec::new()),
+                None => (mapping("/p"), functions.split('<').map(str::to_owned).collect()),
+            };
+            Rc::new(Place {
+                address: 7,
+                mapping,
+                functions,
+            })
+        };
+        let traced = Traced {
+            count: 1,
+            places: stack.iter().map(place).collect(),
+        };
+        let frames = Comparable::new(Path::new("/p")).frames(&traced)?;
+        let names: Vec<_> = frames.into_iter().map(|frame| frame.name).collect();
+        Some(names.join(" "))
+    }
+
+    #[test]
+    fn a_stack_of_go_and_one_of_ours_become_the_same() {
+        let same = Some("leaf _cgo_1_Cfunc_a runtime.cgocall main.a main.work".to_owned());
+        let go = ["leaf", "_cgo_1_Cfunc_a", "runtime.cgocall", "main.a<main.work"];
+        assert_eq!(shown(&go), same);
+        let ours = [
+            "@[vdso]",
+            "leaf",
+            "_cgo_1_Cfunc_a",
+            "runtime.asmcgocall.abi0",
+            "runtime.cgocall",
+            "main.a<main.work",
+            "runtime.goexit.abi0",
+        ];
+        assert_eq!(shown(&ours), same);
+    }
+
+    #[test]
+    fn what_is_left_of_another_context_is_no_part_of_the_stack() {
+        let go = [
+            "main.back",
+            "runtime.cgocallback",
+            "callback",
+            "_cgo_1_Cfunc_a",
+            "older",
+            "_cgo_1_Cfunc_b",
+            "runtime.systemstack_switch",
+            "runtime.cgocall",
+        ];
+        let expected = "main.back runtime.cgocallback callback _cgo_1_Cfunc_a runtime.cgocall";
+        assert_eq!(shown(&go).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn the_runtime_between_go_and_c_is_left_out() {
+        let expected = Some("runtime.cgocall main.a".to_owned());
+        for crossing in [
+            &[
+                "runtime.casgstatus",
+                "runtime.reentersyscall",
+                "runtime.cgocall",
+                "main.a",
+            ][..],
+            &[
+                "runtime.cgocallback",
+                "runtime.systemstack_switch",
+                "runtime.cgocall",
+                "main.a",
+            ],
+            &[
+                "crosscall2",
+                "callback",
+                "runtime.asmcgocall",
+                "runtime.cgocall",
+                "main.a",
+            ],
+        ] {
+            assert_eq!(shown(crossing), expected);
+        }
+        let in_go = [
+            "runtime.memmove",
+            "main.back",
+            "runtime.cgocallback",
+            "runtime.cgocall",
+        ];
+        assert_eq!(shown(&in_go), Some(in_go.join(" ")));
+    }
+
+    #[test]
+    fn c_that_called_go_can_be_left_out() {
+        let frame = |&(name, is_c): &(&str, bool)| super::Frame {
+            name: name.to_owned(),
+            is_c,
+        };
+        let stack = [
+            ("leaf", true),
+            ("runtime.cgocall", false),
+            ("runtime.cgocallback", false),
+            ("c", true),
+            ("d", true),
+        ];
+        let stack: Vec<_> = stack.iter().map(frame).collect();
+        assert_eq!(Comparable::without_callers(&stack), stack[..3]);
+    }
+
+    #[test]
+    fn libraries_are_named_and_handlers_are_not_compared() {
+        assert_eq!(shown(&["@/missing/lib.so.1", "c"]).as_deref(), Some("lib.so.1 c"));
+        assert_eq!(shown(&["x_cgo_callers", "main.a"]), None);
+    }
+
+    #[test]
+    fn long_segments_and_stacks_are_cut() {
+        let frame = |is_c| super::Frame {
+            name: "f".to_owned(),
+            is_c,
+        };
+        let stack: Vec<_> = [vec![frame(true); 40], vec![frame(false); 60]].concat();
+        let limited = Comparable::limited(&stack);
+        assert_eq!(limited.iter().filter(|frame| frame.is_c).count(), SEGMENT);
+        assert_eq!(limited.len(), FRAMES);
+    }
+}
