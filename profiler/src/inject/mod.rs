@@ -99,7 +99,7 @@ fn lend<T>(
         if no_seccomp.outcome == Outcome::Fails {
             return Err(Error::refused(pid, no_seccomp));
         }
-        for tid in thread::candidates(process, &state, plan) {
+        for tid in thread::candidates(process, plan) {
             let mut borrowed = match Seized::stop(process, tid).and_then(|seized| seized.borrow(plan)) {
                 Ok(borrowed) => borrowed,
                 Err(Fault::Failed(error)) => return Err(error),

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::plan::{Plan, Runtime};
 use super::sys;
 use crate::target::calls::SystemCalls;
-use crate::target::preflight::{self, State, waits_in};
+use crate::target::preflight::{self, waits_in};
 use crate::target::process::Process;
 use crate::target::waiting;
 use nix::errno::Errno;
@@ -340,19 +340,22 @@ impl Call {
     }
 }
 
-/// The threads that may be fit to be borrowed, the best first. Looking only.
-pub(super) fn candidates(process: &Process, state: &State, plan: &Plan) -> Vec<u32> {
+/// The threads that may be fit to be borrowed, the best first. Looking only, and at those of Go each when it is its turn: in a
+/// process with many threads one may have found work by the time that all have been looked at.
+pub(super) fn candidates<'a>(process: &'a Process, plan: &'a Plan) -> Box<dyn Iterator<Item = u32> + 'a> {
+    let tasks = process.tids().into_iter().filter_map(|tid| process.task(tid));
     // One of a frozen cgroup would not stop.
-    let tasks = state
-        .tasks
-        .iter()
-        .filter(|task| !task.status.is_uninterruptible());
+    let tasks = tasks.filter(|task| !task.status.is_uninterruptible());
     match &plan.runtime {
-        Runtime::Go(go) => tasks
-            .filter(|task| waits_in(task, &go.futex))
-            .map(|task| task.tid)
-            .collect(),
-        Runtime::Table(_) => waiting::candidates(process, tasks),
+        Runtime::Go(go) => Box::new(
+            tasks
+                .filter(|task| waits_in(task, &go.futex))
+                .map(|task| task.tid),
+        ),
+        Runtime::Table(_) => {
+            let tasks: Vec<_> = tasks.collect();
+            Box::new(waiting::candidates(process, tasks.iter()).into_iter())
+        }
     }
 }
 

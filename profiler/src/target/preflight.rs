@@ -215,14 +215,18 @@ impl State {
     /// Real-time signals that nobody uses, the best first. Where the process has handlers for all of them, and
     /// `with_go`, those are the Go runtime's, which does nothing about most; else only those without a handler.
     pub fn free_signals(&self, with_go: bool) -> Vec<u32> {
-        let all = |mask: fn(&Status) -> u64| self.tasks.iter().fold(0, |all, task| all | mask(&task.status));
-        let (ignored, pending, caught) = (all(|s| s.ignored), all(|s| s.pending), all(|s| s.caught));
+        let all =
+            |mask: &dyn Fn(&Status) -> u64| self.tasks.iter().fold(0, |all, task| all | mask(&task.status));
+        let (ignored, pending, caught) = (all(&|s| s.ignored), all(&|s| s.pending), all(&|s| s.caught));
         let blocked_everywhere = self
             .tasks
             .iter()
             .fold(u64::MAX, |all, task| all & task.status.blocked);
-        // A thread that blocks what nobody catches waits for it otherwise: by sigwait(3) or signalfd(2), perhaps.
-        let waited_for = all(|s| s.blocked) & !caught;
+        // A thread that blocks what nobody catches waits for it otherwise: by sigwait(3) or signalfd(2), perhaps. One that
+        // blocks all of them wants to be left alone: Go has such a thread, and so have many libraries.
+        let range = SIGNALS.fold(0, |range, signal| range | 1 << (signal - 1));
+        let chosen = |s: &Status| if s.blocked & range == range { 0 } else { s.blocked };
+        let waited_for = all(&chosen) & !caught;
         let taken = ignored | pending | blocked_everywhere | waited_for;
         let has = |mask: u64, signal: u32| mask & 1 << (signal - 1) != 0;
         let available = SIGNALS.rev().filter(|&signal| !has(taken, signal));
