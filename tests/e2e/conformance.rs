@@ -144,7 +144,7 @@ fn a_slow_hook_costs_its_own_answers_and_nothing_else() -> Result<()> {
         "-p",
         &pid,
         "-d",
-        "4",
+        "3",
         "-F",
         "499",
         "--no-kernel",
@@ -260,7 +260,7 @@ impl Both {
         let takes_profiles = how == Driven::Rounds && !files(&output(&mut target)?).is_empty();
         let pid = target.pid().to_string();
         let hooks = format!("--hooks={hooks}");
-        let mut recorder = Recorder::start(["-p", &pid, "-F", "499", "-d", "4", "--no-kernel", &hooks])?;
+        let mut recorder = Recorder::start(["-p", &pid, "-F", "499", "-d", "3", "--no-kernel", &hooks])?;
         recorder.wait_until_sampling()?;
         if !takes_profiles {
             target.command("profile")?;
