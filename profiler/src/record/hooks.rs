@@ -33,9 +33,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// No: nothing in a process is touched.
-    #[default]
     Off,
     /// Where it is possible; elsewhere stacks are as walked, and the run says why.
+    #[default]
     Auto,
     /// Yes: where it is not possible, there is no recording.
     Require,
