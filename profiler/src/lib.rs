@@ -24,8 +24,10 @@ pub mod format;
 pub mod inject;
 
 pub mod compare;
+pub mod report;
 pub mod sampler;
 
 pub mod record;
 
+pub mod doctor;
 pub mod inspect;

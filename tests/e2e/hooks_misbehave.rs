@@ -110,21 +110,71 @@ fn hooks_that_are_registered_during_the_recording_are_honoured_from_then_on() ->
     Ok(())
 }
 
+#[test]
+fn a_forked_child_is_not_asked_and_its_parent_still_is() -> Result<()> {
+    let _guard = exclusive();
+    let recording = recorded(&["sound", "tc"], |target| {
+        target.command("fork")?;
+        ensure!(target.read_line()? == "forked");
+        Ok(())
+    })?;
+    let stacks = &recording.stacks()?.stacks;
+    let count = |is_child: bool, is_answered: bool| {
+        let counted = stacks.iter().filter(|stack| {
+            (stack.comm == "child") == is_child && stack.frames.iter().any(|f| f == LEAF) == is_answered
+        });
+        counted.map(|stack| stack.count).sum::<u64>()
+    };
+    ensure!(count(true, false) > 0, "no sample of the child");
+    ensure!(count(true, true) == 0, "the child was asked");
+    ensure!(count(false, true) > 0, "nobody was asked");
+    Ok(())
+}
+
+#[test]
+fn a_program_that_executes_itself_is_asked_anew() -> Result<()> {
+    let _guard = exclusive();
+    let mut target = start(&["sound", "tc"])?;
+    let mut recorder = recorder(&target)?;
+    recorder.wait_until_sampling()?;
+    target.command("exec")?;
+    ensure!(target.read_line()?.starts_with("ready "));
+    let recording = recorder.wait()?;
+    ensure!(
+        recording.stderr.contains("honoured from now on"),
+        "{}",
+        recording.stderr
+    );
+    ensure!(recording.stacks()?.with_frame(LEAF) > 0);
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", target.pid()))?;
+    ensure!(!maps.contains("profiler-hooks"), "{maps}");
+    ensure!(target.finish()?.status.success());
+    Ok(())
+}
+
 fn misbehaving(mode: &str) -> Result<Recording> {
     let _guard = exclusive();
     recorded(&[mode, "tc"], |_| Ok(()))
 }
 
-/// Records the program with these arguments, which does something meanwhile. It has to be the same after as before, and no
-/// sample may be missing.
-fn recorded(arguments: &[&str], meanwhile: impl FnOnce(&mut Target) -> Result<()>) -> Result<Recording> {
+fn start(arguments: &[&str]) -> Result<Target> {
     let program = programs::go("bad_hooks", "local", Form::Exe, "")?;
     let mut command: Command = program.command();
     command.args(arguments).env("GODEBUG", "asyncpreemptoff=1");
-    let mut target = Target::start(command)?;
-    let before = Snapshot::take(target.pid())?;
+    Target::start(command)
+}
+
+fn recorder(target: &Target) -> Result<Recorder> {
     let pid = target.pid().to_string();
-    let mut recorder = Recorder::start(["-p", &pid, "-F", "499", "-d", "6", "--no-kernel", "--hooks=auto"])?;
+    Recorder::start(["-p", &pid, "-F", "499", "-d", "6", "--no-kernel", "--hooks=auto"])
+}
+
+/// Records the program with these arguments, which does something meanwhile. It has to be the same after as before, and no
+/// sample may be missing.
+fn recorded(arguments: &[&str], meanwhile: impl FnOnce(&mut Target) -> Result<()>) -> Result<Recording> {
+    let mut target = start(arguments)?;
+    let before = Snapshot::take(target.pid())?;
+    let mut recorder = recorder(&target)?;
     recorder.wait_until_sampling()?;
     meanwhile(&mut target)?;
     let recording = recorder.wait()?;
@@ -137,7 +187,7 @@ fn recorded(arguments: &[&str], meanwhile: impl FnOnce(&mut Target) -> Result<()
     );
     let summary = recording.summary()?;
     ensure!(
-        summary.kept()? > 0 && summary.lost()? == 0,
+        summary.kept()? > 0 && summary.without_room()? == 0,
         "{}",
         recording.stderr
     );

@@ -242,6 +242,11 @@ impl Summary {
         self.number("/samples/complete")
     }
 
+    /// Samples that the profiler had no room for.
+    pub fn without_room(&self) -> Result<u64> {
+        self.number("/lost/ring_full")
+    }
+
     /// Samples whose stacks are as the hooks of the program said.
     pub fn hook_answers(&self) -> Result<u64> {
         self.number("/hooks/used")

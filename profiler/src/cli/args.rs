@@ -1,5 +1,11 @@
 //! What was typed.
 
+mod host;
+mod saved;
+
+pub use host::{Completions, Doctor, Man};
+pub use saved::{Convert, Flamegraph, Report, Sort};
+
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use profiler::compare::{self, report};
@@ -16,18 +22,23 @@ pub struct Cli {
     pub command: Command,
 }
 
+// The first paragraph of each is its line in the list of commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Record running processes, or a command from its first instruction.
     Record(Record),
-    /// Show what is in a running process: Go runtime, traceback hooks, unwind rules.
-    Inspect(Inspect),
-    /// Show what changed between two sets of profiles.
+    Report(Report),
+    Flamegraph(Flamegraph),
+    Convert(Convert),
     Diff(Diff),
-    /// Decide whether code got slower, from several profiles of each version; made for CI.
-    Check(Check),
+    Check(Box<Check>),
+    Inspect(Inspect),
+    Doctor(Doctor),
+    Completions(Completions),
+    Man(Man),
 }
 
+/// Record running processes, or a command from its first instruction.
+///
 /// Samples the stacks of the targets until Ctrl-C, SIGTERM, the end of the duration or the end of the last target,
 /// then writes the files.
 #[derive(Debug, Args)]
@@ -53,7 +64,8 @@ pub struct Record {
     pub duration: Option<std::time::Duration>,
 
     /// File to write; may be given several times. The extension says the format: .svg (flame graph), .pb.gz
-    /// (pprof), .folded (folded stacks). Without it: profile.pb.gz and flamegraph.svg.
+    /// (pprof), .folded (folded stacks), .json or .json.gz (Firefox Profiler), .speedscope.json (speedscope). Without
+    /// it: profile.pb.gz and flamegraph.svg.
     #[arg(short, long = "output", value_name = "FILE", num_args = 1..)]
     pub outputs: Vec<PathBuf>,
 
@@ -104,6 +116,8 @@ impl From<Hooks> for HookMode {
     }
 }
 
+/// Show what is in a running process: Go runtime, traceback hooks, unwind rules.
+///
 /// Looks at a process, without touching it: its Go runtime, the traceback hooks that it registered with
 /// runtime.SetCgoTraceback and the contexts that are live, how much of its code has unwind rules, and whether its
 /// hooks can be honoured.
@@ -124,6 +138,8 @@ pub struct Inspect {
     pub json: bool,
 }
 
+/// Show what changed between two sets of profiles.
+///
 /// Shows what changed between two profiles, or between two sets of them, by function and by stack, the largest change
 /// first. Nothing is judged: see `profiler check`.
 ///
@@ -158,6 +174,8 @@ pub struct Diff {
     pub top: usize,
 }
 
+/// Decide whether code got slower, from several profiles of each version; made for CI.
+///
 /// Decides whether the candidate got slower than the baseline. Several runs of each are needed, of the same work on the
 /// same host: at least 3, 8 are good. Runs of unchanged code differ, and only from several can it be known by how much.
 ///
@@ -170,6 +188,8 @@ Examples:
   profiler check --baseline main-*.pb.gz --candidate branch-*.pb.gz \\
     --format github --format markdown=summary.md --format junit=check.xml
   sudo profiler check --record 8 --against ./bench-old -- ./bench-new
+  sudo profiler check --update baselines --record 8 -- ./bench        # on the main branch
+  sudo profiler check --baseline-dir baselines --record 8 -- ./bench  # on others
 
 Exit code:
   0  pass: nothing got slower
@@ -178,8 +198,26 @@ Exit code:
   3  inconclusive: these data cannot show it; the report says why")]
 pub struct Check {
     /// Profiles of the version to compare with.
-    #[arg(long, required_unless_present = "against", value_name = "FILE", num_args = 1..)]
+    #[arg(long, required_unless_present_any = ["against", "update", "baseline_dir"], value_name = "FILE", num_args = 1..)]
     pub baseline: Vec<PathBuf>,
+
+    /// Compare with the runs that --update keeps in this directory, of hosts like the candidate's.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["baseline", "against", "update"])]
+    pub baseline_dir: Option<PathBuf>,
+
+    /// Compare with the runs kept in this directory, of hosts like the candidate's, and if the check does not fail keep
+    /// the candidate's there as well. As long as fewer than 3 are there, they are kept without a verdict.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["baseline", "against"])]
+    pub update: Option<PathBuf>,
+
+    /// How many runs --update keeps of each class of hosts: the youngest.
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "update",
+          value_parser = clap::value_parser!(u32).range(3..=1000))]
+    pub keep: u32,
+
+    /// After how many days a kept run counts no more; --update removes it.
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub max_age: u64,
 
     /// Profiles of the version in question.
     #[arg(long, required_unless_present = "record", value_name = "FILE", num_args = 1..)]
@@ -190,7 +228,8 @@ pub struct Check {
           value_parser = clap::value_parser!(u32).range(1..=100))]
     pub record: Option<u32>,
 
-    /// Record as many runs of this line for the shell, in turns; they are the baseline.
+    /// Record as many runs of this line for the shell, in turns; they are the baseline. A line without quotes, variables and
+    /// the like is run without a shell, so that the recording is of the program.
     #[arg(
         long,
         value_name = "COMMAND",
@@ -372,7 +411,7 @@ mod tests {
 
     fn check(args: &[&str]) -> Result<Check, clap::Error> {
         match Cli::try_parse_from(["profiler", "check"].iter().chain(args))?.command {
-            Command::Check(check) => Ok(check),
+            Command::Check(check) => Ok(*check),
             other => panic!("{other:?}"),
         }
     }

@@ -36,7 +36,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
             sampler::Error::Btf(_) | sampler::Error::BtfField { .. } => {
                 Some("the kernel has to be built with CONFIG_DEBUG_INFO_BTF=y, as distributions do".into())
             }
-            _ => None,
+            _ => Some("`sudo profiler doctor` says what this host allows".into()),
         };
     }
     None

@@ -1,10 +1,9 @@
 //! `profiler inspect`.
 
-use super::args;
+use super::{args, stdout};
 use anyhow::{Context, Result};
 use profiler::inspect::{Inspection, json, text};
 use profiler::target::process::Process;
-use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 /// Runs the command.
@@ -17,11 +16,6 @@ pub fn run(args: &args::Inspect) -> Result<ExitCode> {
     } else {
         text::text(&inspection)
     };
-    match std::io::stdout().write_all(shown.as_bytes()) {
-        // Whoever reads has seen enough: `head`, a pager.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        written => written
-            .map(|()| ExitCode::SUCCESS)
-            .context("cannot write to standard output"),
-    }
+    stdout::write(shown.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }

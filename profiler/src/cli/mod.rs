@@ -1,16 +1,23 @@
 //! The command line: the only part that prints and that decides exit codes.
 
 mod args;
+mod baselines;
 mod check;
+mod convert;
 mod diff;
+mod doctor;
 mod hint;
+mod inputs;
 mod inspect;
+mod manual;
 mod outputs;
 mod preflight;
 mod progress;
 mod record;
+mod report;
 mod runs;
 mod sides;
+mod stdout;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -31,14 +38,20 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         args::Command::Record(record) => record::run(record),
-        args::Command::Inspect(inspect) => inspect::run(&inspect),
+        args::Command::Report(report) => report::run(&report),
+        args::Command::Flamegraph(flamegraph) => convert::flamegraph(&flamegraph),
+        args::Command::Convert(convert) => convert::run(&convert),
         args::Command::Diff(diff) => diff::run(&diff),
         args::Command::Check(check) => check::run(&check),
+        args::Command::Inspect(inspect) => inspect::run(&inspect),
+        args::Command::Doctor(doctor) => doctor::run(&doctor),
+        args::Command::Completions(completions) => manual::completions(&completions),
+        args::Command::Man(man) => manual::pages(&man),
     };
     match result {
         Ok(code) => code,
         Err(error) => {
-            report(&error);
+            explain(&error);
             ExitCode::FAILURE
         }
     }
@@ -46,7 +59,7 @@ pub fn main() -> ExitCode {
 
 /// One line for the error and its causes, and one for what can be done about it.
 #[expect(clippy::print_stderr, reason = "errors go to the terminal")]
-fn report(error: &anyhow::Error) {
+fn explain(error: &anyhow::Error) {
     eprintln!("profiler: {}", profiler::format::escape(&format!("{error:#}")));
     if let Some(hint) = hint::of(error) {
         eprintln!("  hint: {hint}");

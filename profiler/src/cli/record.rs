@@ -169,7 +169,7 @@ fn write(profile: &Profile, outputs: &[Output], summary_json: Option<&std::path:
     let mut failed = failed.into_iter();
     let Some(first) = failed.next() else { return Ok(()) };
     for error in failed {
-        super::report(&error);
+        super::explain(&error);
     }
     Err(first)
 }

@@ -15,7 +15,7 @@ use super::stack::Stack;
 use crate::profile::{Frame, Kind, Profile};
 use std::collections::{BTreeMap, BTreeSet};
 
-const KERNEL_SUFFIX: &str = "_[k]";
+pub(super) const KERNEL_SUFFIX: &str = "_[k]";
 
 /// The whole file.
 pub fn write(profile: &Profile) -> String {

@@ -1,24 +1,28 @@
-//! File formats: a [`Profile`] in, bytes out, and pprof bytes back in.
+//! File formats: a [`Profile`] in, bytes out, and pprof and folded stacks back in.
 //!
 //! All formats show the same samples: [`stack`] decides, once for all of them, what stands for a stack that is not
 //! whole, so that the totals of a recording are equal in every file that is made of it.
 //!
 //! Nothing here does I/O. Names come from the target and are hostile: [`escape`] makes them harmless.
 
+pub mod firefox;
 pub mod flamegraph;
 pub mod folded;
 mod palette;
 pub mod pprof;
+pub mod speedscope;
 pub mod stack;
 pub mod summary;
 #[cfg(test)]
 mod testing;
 mod text;
+pub mod unfold;
 
 pub use text::{escape, percent, thousands};
 
 use crate::profile::Profile;
-use std::io;
+use flate2::{Compression, GzBuilder};
+use std::io::{self, Write};
 use std::path::Path;
 
 /// A format of a file.
@@ -30,11 +34,24 @@ pub enum Format {
     Pprof,
     /// One line per stack: `comm;frame;…;frame COUNT`.
     Folded,
+    /// What <https://www.speedscope.app> reads.
+    Speedscope,
+    /// What <https://profiler.firefox.com> reads.
+    Firefox,
+    /// The same, compressed with gzip.
+    FirefoxGzip,
 }
 
 impl Format {
-    /// Every format.
-    pub const ALL: [Self; 3] = [Self::Svg, Self::Pprof, Self::Folded];
+    /// Every format. Where the end of a name fits two of them, the one that stands first has it.
+    pub const ALL: [Self; 6] = [
+        Self::Svg,
+        Self::Pprof,
+        Self::Folded,
+        Self::Speedscope,
+        Self::Firefox,
+        Self::FirefoxGzip,
+    ];
 
     /// The end of the names of its files.
     pub const fn extension(self) -> &'static str {
@@ -42,6 +59,9 @@ impl Format {
             Self::Svg => ".svg",
             Self::Pprof => ".pb.gz",
             Self::Folded => ".folded",
+            Self::Speedscope => ".speedscope.json",
+            Self::Firefox => ".json",
+            Self::FirefoxGzip => ".json.gz",
         }
     }
 
@@ -68,13 +88,25 @@ impl Format {
 /// The content of a file in `format`. Equal profiles give equal bytes.
 ///
 /// # Errors
-/// [`Error::NoSamples`] if there is nothing to draw in a flame graph; the other formats can hold an empty profile.
+/// [`Error::NoSamples`] if there is nothing to draw; only pprof and folded stacks can be empty.
 pub fn write(profile: &Profile, format: Format) -> Result<Vec<u8>, Error> {
     match format {
         Format::Svg => flamegraph::write(profile),
         Format::Pprof => pprof::write(profile),
         Format::Folded => Ok(folded::write(profile).into_bytes()),
+        Format::Speedscope => speedscope::write(profile),
+        Format::Firefox => firefox::write(profile),
+        Format::FirefoxGzip => gzip(&firefox::write(profile)?).map_err(Error::Write),
     }
+}
+
+/// `bytes`, compressed. The header holds no time, so that equal bytes make equal files.
+fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut gz = GzBuilder::new()
+        .mtime(0)
+        .write(Vec::new(), Compression::default());
+    gz.write_all(bytes)?;
+    gz.finish()
 }
 
 /// Why a profile could not be written or read. What comes from a file is escaped in the message.
@@ -83,8 +115,8 @@ pub fn write(profile: &Profile, format: Format) -> Result<Vec<u8>, Error> {
 pub enum Error {
     /// The name of a file does not say which format it should have.
     #[error(
-        "cannot tell the format of \"{name}\" from its name: end it in .svg (flame graph), .pb.gz (pprof) or .folded \
-         (folded stacks)"
+        "cannot tell the format of \"{name}\" from its name: end it in .svg (flame graph), .pb.gz (pprof), .folded \
+         (folded stacks), .json or .json.gz (Firefox Profiler) or .speedscope.json (speedscope)"
     )]
     UnknownFormat {
         /// The name, escaped.
@@ -129,6 +161,20 @@ pub enum Error {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The bytes are something else than folded stacks.
+    #[error("not a file of folded stacks: line {line} {problem}")]
+    NotFolded {
+        /// The line, 1 being the first.
+        line: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A file of folded stacks is larger than any real profile.
+    #[error("the folded stacks are too large: they have more than {limit} different callers and callees")]
+    FoldedTooLarge {
+        /// The limit.
+        limit: usize,
+    },
     /// A writer failed.
     #[error("cannot write the profile: {0}")]
     Write(#[source] io::Error),
@@ -146,6 +192,10 @@ mod tests {
             ("/x.y/b.pb.gz", Format::Pprof),
             ("c.d.folded", Format::Folded),
             ("UPPER.SVG", Format::Svg),
+            ("a.json", Format::Firefox),
+            ("a.json.gz", Format::FirefoxGzip),
+            ("a.speedscope.json", Format::Speedscope),
+            (".speedscope.json", Format::Firefox),
         ] {
             assert_eq!(Format::from_path(Path::new(name)).unwrap(), format, "{name}");
         }
@@ -178,7 +228,17 @@ mod tests {
     #[test]
     fn an_empty_profile_cannot_be_drawn_but_written() {
         let empty = testing::empty();
-        assert!(matches!(write(&empty, Format::Svg), Err(Error::NoSamples)));
+        for format in [
+            Format::Svg,
+            Format::Speedscope,
+            Format::Firefox,
+            Format::FirefoxGzip,
+        ] {
+            assert!(
+                matches!(write(&empty, format), Err(Error::NoSamples)),
+                "{format:?}"
+            );
+        }
         assert_eq!(write(&empty, Format::Folded).unwrap(), b"");
         assert!(write(&empty, Format::Pprof).is_ok());
     }

@@ -12,18 +12,18 @@ const INCOMPLETE: &str = "[incomplete: ";
 const NO_STACK: &str = "[no stack: ";
 
 /// A sample as the formats show it.
-pub(super) struct Stack<'a> {
+pub(crate) struct Stack<'a> {
     /// The thread, outside of everything.
-    pub(super) thread: &'a Thread,
+    pub(crate) thread: &'a Thread,
     /// What stands between the thread and the frames, if something is missing.
-    pub(super) note: Option<String>,
+    pub(crate) note: Option<String>,
     /// The frames, root first.
-    pub(super) frames: Vec<FrameId>,
+    pub(crate) frames: Vec<FrameId>,
 }
 
 impl<'a> Stack<'a> {
     /// What `sample` looks like.
-    pub(super) fn of(profile: &'a Profile, sample: &Sample) -> Self {
+    pub(crate) fn of(profile: &'a Profile, sample: &Sample) -> Self {
         let mut frames: Vec<FrameId> = profile.walk_ids(sample.stack).map(|(_, frame)| frame).collect();
         frames.reverse();
         Self {

@@ -365,8 +365,9 @@ impl<'a> Document<'a> {
 mod tests {
     use super::{json, text};
     use crate::format::testing::{self, Recording};
-    use crate::profile::{Kind, Missing};
+    use crate::profile::{HookNames, Kind, Missing};
     use profiler_abi::stop::StopReason;
+    use std::time::Duration;
 
     #[test]
     fn the_table_accounts_for_every_sample() {
@@ -434,6 +435,43 @@ modules without symbols, and how many samples have frames in them
   /lib/9.so   4  stripped
   and 3 more
 "
+        );
+    }
+
+    #[test]
+    fn who_named_what_hooks_gave_is_in_the_account() {
+        let mut profile = testing::empty();
+        profile.summary.hook_names = Some(HookNames {
+            named: 41,
+            unknown: 1,
+            odd: vec![("never came to an end", 2)],
+            not_asked: vec![("process 1 has ended\u{1b}".to_owned(), 3)],
+            snapshots: 4,
+            longest_stop: Duration::from_micros(1500),
+        });
+        assert_eq!(
+            text(&profile),
+            "\
+samples       0  in 5.0 s at 997 Hz
+lost          0
+hook names   41  addresses that the program's own symbolizer named
+  unknown     1  its symbolizer does not know them
+  not asked   3  process 1 has ended\\u{1b}
+  odd         2  never came to an end
+  snapshots   4  of the process, to ask in; one of its threads was stopped for 1.5 ms at most
+"
+        );
+        let json: serde_json::Value = serde_json::from_str(&json(&profile)).unwrap();
+        assert_eq!(
+            json["hook_names"],
+            serde_json::json!({
+                "named": 41,
+                "unknown": 1,
+                "odd": {"never came to an end": 2},
+                "not_asked": {"process 1 has ended\u{1b}": 3},
+                "snapshots": 4,
+                "longest_stop_ms": 1.5,
+            })
         );
     }
 

@@ -57,7 +57,7 @@ const AFTER_FUTEX: [u8; 5] = [0x89, 0x44, 0x24, 0x30, 0xc3];
 const EXIT: [u8; 11] = [0x8b, 0x7c, 0x24, 0x08, 0xb8, 0xe7, 0, 0, 0, 0x0f, 0x05];
 
 /// How asking went.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Asked {
     /// How many snapshots were made.
     pub snapshots: u32,
@@ -95,11 +95,7 @@ pub fn ask(
     conversation: &mut Symbolizer,
     born: &(dyn Fn(u32) + Sync),
 ) -> Asked {
-    let mut asked = Asked {
-        snapshots: 0,
-        longest_stop: Duration::ZERO,
-        refused: None,
-    };
+    let mut asked = Asked::default();
     let end = Instant::now() + BUDGET;
     while conversation.next_call().is_some() && asked.refused.is_none() {
         if asked.snapshots == MAX_SNAPSHOTS {
@@ -197,7 +193,7 @@ fn check(process: &Process, plan: &Plan) -> Result<(), Error> {
         return Ok(());
     };
     let exit = process.memory(go.exit.0, EXIT.len());
-    if exit.is_ok_and(|code| code == EXIT) {
+    if exit.or(Err(Error::Gone { pid }))? == EXIT {
         Ok(())
     } else {
         Err(Error::UnknownShape {
@@ -209,7 +205,7 @@ fn check(process: &Process, plan: &Plan) -> Result<(), Error> {
 
 /// Makes a copy of the process, stopped.
 fn copy<'p>(process: &'p Process, plan: &Plan) -> Result<(Child<'p>, Duration), Error> {
-    lend(process, plan, |thread| {
+    let (inner, stopped) = lend(process, plan, |thread| {
         let stack = match &plan.runtime {
             Runtime::Go(go) => {
                 if thread.code_after_call(AFTER_FUTEX.len())? != AFTER_FUTEX {
@@ -228,9 +224,9 @@ fn copy<'p>(process: &'p Process, plan: &Plan) -> Result<(Child<'p>, Duration), 
             Runtime::Table(calls) => thread.stack_to_exit(calls, EXIT_CODE),
         };
         let stack = thread.scratch(&stack)?;
-        let inner = thread.call(Call::Clone, [CLONE_FLAGS, stack, 0, 0, 0, 0])?;
-        Child::born(process, thread.tid(), inner as u32)
-    })
+        thread.call(Call::Clone, [CLONE_FLAGS, stack, 0, 0, 0, 0])
+    })?;
+    Ok((Child::born(process, inner as u32)?, stopped))
 }
 
 /// Has the process wait for its child `inner`, as it calls it, which has ended.

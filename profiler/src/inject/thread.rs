@@ -275,11 +275,6 @@ impl Borrowed<'_> {
         Ok(self.scratch)
     }
 
-    /// The thread's id.
-    pub(super) fn tid(&self) -> u32 {
-        self.thread.tid
-    }
-
     /// The code that follows its system call.
     pub(super) fn code_after_call(&self, len: usize) -> Result<Vec<u8>, Fault> {
         self.thread.read(self.regs.rip, len)

@@ -151,7 +151,7 @@ pub struct Meta {
     pub start: SystemTime,
     /// How long it ran.
     pub duration: Duration,
-    /// Samples per second and CPU.
+    /// Samples per second and CPU; 0 if the file that the profile was read from does not say.
     pub frequency_hz: u64,
     /// Facts of host and target that matter when profiles are compared (kernel, CPU, Go version): name, value.
     pub facts: Vec<(String, String)>,
@@ -194,8 +194,8 @@ impl Profile {
         })
     }
 
-    /// Nanoseconds that one sample stands for.
+    /// Nanoseconds that one sample stands for; 0 if that is not known.
     pub fn period_ns(&self) -> u64 {
-        1_000_000_000 / self.meta.frequency_hz.max(1)
+        1_000_000_000_u64.checked_div(self.meta.frequency_hz).unwrap_or(0)
     }
 }

@@ -12,8 +12,8 @@ use super::collect::Collected;
 use crate::addr::Avma;
 use crate::hooks::Symbolizer;
 use crate::hooks::symbolizer::Named;
-use crate::inject::Plan;
 use crate::inject::snapshot::{self, Asked, Refused};
+use crate::inject::{self, Plan};
 use crate::profile::HookNames;
 use crate::target::process::Process;
 use std::collections::{BTreeMap, HashMap};
@@ -146,7 +146,7 @@ impl Naming {
 
     /// Whether process `pid` is a snapshot.
     pub fn is_snapshot(&self, pid: u32) -> bool {
-        !self.by_pid.is_empty() && self.family().reported.contains_key(&pid)
+        !self.programs.is_empty() && self.family().reported.contains_key(&pid)
     }
 
     /// Whether a process that the kernel says was born is a snapshot. It is one only once: its number may be given to
@@ -327,7 +327,13 @@ impl Program {
 
 /// Asks the symbolizer that the process has at this moment.
 fn converse(process: &Process, plan: &Plan, symbolizer: &mut Symbolizer, family: &Mutex<Family>) -> Reply {
-    let pointer = process.memory(plan.symbolizer.0, 8).unwrap_or_default();
+    let Ok(pointer) = process.memory(plan.symbolizer.0, 8) else {
+        let refused = inject::Error::Gone { pid: process.pid };
+        return Some(Asked {
+            refused: Some(refused.into()),
+            ..Asked::default()
+        });
+    };
     let function = pointer.try_into().map_or(0, u64::from_le_bytes);
     let born = |pid| {
         let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);

@@ -94,9 +94,7 @@ impl Session {
         }
         let reason = match self.hooks.engage(&self.targets, pid) {
             Ok(true) => {
-                if let Ok(Some(plan)) = self.targets.plan(pid) {
-                    self.naming.watch(pid, plan);
-                }
+                self.watch_names();
                 return Ok(());
             }
             Ok(false) => {
@@ -112,6 +110,17 @@ impl Session {
             "the traceback hooks of process {pid} are not honoured: {reason}"
         ));
         Ok(())
+    }
+
+    /// What the hooks of a process give is to be named, from the moment that they are honoured.
+    fn watch_names(&mut self) {
+        for pid in self.hooks.pids() {
+            if self.naming.program(pid).is_none()
+                && let Ok(Some(plan)) = self.targets.plan(pid)
+            {
+                self.naming.watch(pid, plan);
+            }
+        }
     }
 
     /// Starts to sample.
@@ -158,8 +167,9 @@ impl Session {
                     if !self.targets.tick() {
                         break Ended::TargetsGone;
                     }
-                    self.naming.tick(&self.collected);
                     self.hooks.tick(&mut self.targets);
+                    self.watch_names();
+                    self.naming.tick(&self.collected);
                     let counts = self.sampler.counts()?;
                     let lost = counts.lost_ring_full + counts.lost_ticks;
                     observer.progress(self.begun.1.elapsed(), counts.taken, lost);

@@ -93,6 +93,19 @@ impl Btf {
         Some(offset)
     }
 
+    /// Whether one of the kernel's enumerations has a constant of this name.
+    pub fn has_enumerator(&self, name: &str) -> bool {
+        self.types.iter().any(|&at| {
+            let info = u32_at(&self.data, at + 4).unwrap_or(0);
+            let size = match info >> 24 & 31 {
+                kind::ENUM => 8,
+                kind::ENUM64 => 12,
+                _ => return false,
+            };
+            (0..(info & 0xffff) as usize).any(|i| self.name(at + 12 + i * size) == Some(name.as_bytes()))
+        })
+    }
+
     /// The id of the function with this name, by which BPF programs call it.
     pub fn function(&self, name: &str) -> Option<u32> {
         let index = self.types.iter().position(|&at| {
@@ -161,6 +174,13 @@ mod tests {
         assert!(fsbase > thread);
         assert_eq!(btf.field_offset("task_struct", &["no_such_field"]), None);
         assert_eq!(btf.field_offset("no_such_struct", &["pid"]), None);
+    }
+
+    #[test]
+    fn helpers_of_the_kernel_are_known_by_name() {
+        let btf = Btf::of_kernel().expect("this kernel has BTF");
+        assert!(btf.has_enumerator("BPF_FUNC_map_lookup_elem"));
+        assert!(!btf.has_enumerator("BPF_FUNC_no_such_helper"));
     }
 
     #[test]

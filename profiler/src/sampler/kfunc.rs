@@ -13,13 +13,14 @@ const KFUNC: u8 = 2 << 4;
 /// `BPF_ALU64 | BPF_MOV | BPF_K`, to register 0: the result of a call.
 const RESULT: u8 = 0xb7;
 
-/// The object as the running kernel can load it; `None` if nothing in it calls what its sources call.
-pub fn resolve(object: &[u8], kernel: &Btf) -> Option<Vec<u8>> {
-    replace(object, kernel.function("bpf_send_signal_task"))
+/// The id of `bpf_send_signal_task`, if the running kernel has it.
+pub fn send_signal_task(kernel: &Btf) -> Option<u32> {
+    kernel.function("bpf_send_signal_task")
 }
 
-/// `object` with its calls of [`SEND_SIGNAL_TASK`] as those of the function with this id.
-fn replace(object: &[u8], function: Option<u32>) -> Option<Vec<u8>> {
+/// `object` with its calls of [`SEND_SIGNAL_TASK`] as those of the function with this id; `None` if there are none, which
+/// its sources have.
+pub fn resolve(object: &[u8], function: Option<u32>) -> Option<Vec<u8>> {
     let marked = instruction(CALL, 0, SEND_SIGNAL_TASK);
     let meant = match function {
         Some(id) => instruction(CALL, KFUNC, id),
@@ -43,7 +44,7 @@ fn instruction(code: u8, registers: u8, immediate: u32) -> [u8; INSTRUCTION] {
 
 #[cfg(test)]
 mod tests {
-    use super::{SEND_SIGNAL_TASK, replace};
+    use super::{SEND_SIGNAL_TASK, resolve};
 
     #[test]
     fn a_marked_call_becomes_the_one_that_the_kernel_has_or_a_result() {
@@ -52,14 +53,14 @@ mod tests {
         assert_eq!(marked[4..], SEND_SIGNAL_TASK.to_le_bytes());
         let object = [exit, marked, exit].concat();
         let call = [0x85, 0x20, 0, 0, 0x34, 0x12, 0, 0];
-        assert_eq!(replace(&object, Some(0x1234)), Some([exit, call, exit].concat()));
+        assert_eq!(resolve(&object, Some(0x1234)), Some([exit, call, exit].concat()));
         let missing = [0xb7, 0, 0, 0, 0xda, 0xff, 0xff, 0xff];
-        assert_eq!(replace(&object, None), Some([exit, missing, exit].concat()));
+        assert_eq!(resolve(&object, None), Some([exit, missing, exit].concat()));
     }
 
     #[test]
     fn an_object_without_the_call_is_none_of_ours() {
-        assert_eq!(replace(&[0; 64], Some(1)), None);
-        assert!(replace(super::super::OBJECT, None).is_some());
+        assert_eq!(resolve(&[0; 64], Some(1)), None);
+        assert!(resolve(super::super::OBJECT, None).is_some());
     }
 }

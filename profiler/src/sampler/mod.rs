@@ -8,6 +8,7 @@ mod space;
 mod sys;
 mod tables;
 
+pub use btf::Btf;
 pub use drain::{RawSample, Record, parse};
 pub use sideband::{NewCode, Remapped};
 pub use tables::{ObjectTable, Question, Slot, Tables};
@@ -15,7 +16,6 @@ pub use tables::{ObjectTable, Question, Slot, Tables};
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
-use btf::Btf;
 use profiler_abi::table::{Config, Counter};
 use sideband::Sideband;
 use std::io;
@@ -230,6 +230,11 @@ impl Sampler {
     /// What the kernel does not have or does not allow.
     pub fn load(options: Options) -> Result<(Self, Tables), Error> {
         let btf = Btf::of_kernel().map_err(Error::Btf)?;
+        Self::load_for(options, &btf, kfunc::send_signal_task(&btf))
+    }
+
+    /// Loads them for a kernel with these types, and with this function that sends signals.
+    fn load_for(options: Options, btf: &Btf, send_signal_task: Option<u32>) -> Result<(Self, Tables), Error> {
         let field = |path: &[&str], field| {
             btf.field_offset("task_struct", path)
                 .ok_or(Error::BtfField { field })
@@ -263,13 +268,14 @@ impl Sampler {
             padding: 0,
         };
         let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::Cpus { what, source })?;
+        let object = kfunc::resolve(OBJECT, send_signal_task).ok_or(Error::NotOurs {
+            what: "call of bpf_send_signal_task",
+        })?;
         let mut bpf = aya::EbpfLoader::new()
             .override_global("CONFIG", config.as_bytes(), true)
             .map_max_entries("SCRATCH", cpus as u32)
             .map_max_entries("RING", ring_bytes)
-            .load(&kfunc::resolve(OBJECT, &btf).ok_or(Error::NotOurs {
-                what: "call of bpf_send_signal_task",
-            })?)
+            .load(&object)
             .map_err(|source| Error::Load(Box::new(source)))?;
         // Before the maps are taken over: the programs refer to them by descriptor.
         for name in ["forked", "execed"] {
@@ -445,8 +451,12 @@ mod tests {
             kernel_frames: true,
             follow_children: true,
         };
-        if let Err(error) = Sampler::load(options) {
-            panic!("{:#}", anyhow::Error::from(error));
+        let btf = super::Btf::of_kernel().expect("this kernel has BTF");
+        // As they are for it, and as they are for one that cannot send cookies.
+        for send_signal_task in [super::kfunc::send_signal_task(&btf), None] {
+            if let Err(error) = Sampler::load_for(options, &btf, send_signal_task) {
+                panic!("{send_signal_task:?}: {:#}", anyhow::Error::from(error));
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ mod perf_map;
 mod plt;
 mod reason;
 mod symbols;
+mod told;
 
 #[cfg(test)]
 mod tests;
@@ -60,41 +61,6 @@ impl Name {
             line: None,
             start_line: None,
             kind: plain.kind,
-            inlined: false,
-        }
-    }
-}
-
-impl Name {
-    /// A function of which the program itself has told name, file and line, or some of that. It may be no symbol, so
-    /// nothing is taken for the suffix of one. Without a name it is called by its place: `[file.c:12]`.
-    pub fn told(name: Option<&str>, file: Option<&str>, line: Option<u32>, inlined: bool) -> Self {
-        let mut told = match name {
-            Some(name) if demangle::is_mangled(name.as_bytes()) => Self::of_symbol(name.as_bytes()),
-            Some(name) => Self::of_text(name.to_owned()),
-            None => {
-                let file = file.unwrap_or_default();
-                let place = file.rsplit('/').next().unwrap_or_default();
-                Self::of_text(match line {
-                    Some(line) => format!("[{place}:{line}]"),
-                    None => format!("[{place}]"),
-                })
-            }
-        };
-        told.file = file.map(str::to_owned);
-        told.line = line;
-        told.inlined = inlined;
-        told
-    }
-
-    fn of_text(function: String) -> Self {
-        Self {
-            function,
-            system_name: None,
-            file: None,
-            line: None,
-            start_line: None,
-            kind: Kind::Native,
             inlined: false,
         }
     }

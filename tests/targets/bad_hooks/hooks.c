@@ -6,8 +6,13 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 static const char *mode = "sound";
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -53,8 +58,8 @@ static void hook_traceback(struct traceback_arg *arg) {
 		arg->buf[0] = (uintptr_t)((const ucontext_t *)arg->sig_context)->uc_mcontext.gregs[REG_RIP];
 		arg->buf[1] = 0x7000100;
 	}
-	misbehave(arg);
 	errno = ENOTNAM;
+	misbehave(arg);
 }
 
 static void hook_context(struct context_arg *arg) {
@@ -91,4 +96,33 @@ uint64_t c_leaf(uint64_t x) {
 	if (pthread_mutex_unlock(&lock) != 0)
 		abort();
 	return x ^ (uint64_t)y;
+}
+
+static pid_t child;
+static atomic_int *child_is_over;
+
+int start_child(void) {
+	uint64_t expected = c_leaf(1);
+	child_is_over = mmap(NULL, sizeof *child_is_over, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (child_is_over == MAP_FAILED)
+		return -1;
+	pthread_mutex_lock(&lock);
+	child = fork();
+	pthread_mutex_unlock(&lock);
+	if (child != 0)
+		return child < 0 ? -1 : 0;
+	prctl(PR_SET_NAME, "child");
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (!*child_is_over)
+		if (c_leaf(1) != expected)
+			_exit(1);
+	_exit(0);
+}
+
+int end_child(void) {
+	int status;
+	if (child == 0)
+		return 0;
+	*child_is_over = 1;
+	return waitpid(child, &status, 0) == child ? status : -1;
 }

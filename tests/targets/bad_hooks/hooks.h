@@ -36,4 +36,8 @@ uint64_t c_outer(uint64_t x);
 /* Computes, holding the lock. */
 uint64_t c_leaf(uint64_t x);
 
+/* Forks a child that computes until end_child, which returns 0 if its results were right. */
+int start_child(void);
+int end_child(void);
+
 #endif

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"gotarget"
@@ -43,10 +44,23 @@ func goMiddle(x C.uint64_t) C.uint64_t {
 func round() uint64 { return uint64(C.c_outer(1)) }
 
 func command(line string) {
-	if line == "register" {
+	switch line {
+	case "register":
 		register()
 		fmt.Println("registered")
+	case "fork":
+		if C.start_child() != 0 {
+			fail("fork")
+		}
+		fmt.Println("forked")
+	case "exec":
+		fail(syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
 	}
+}
+
+func fail(what any) {
+	fmt.Fprintln(os.Stderr, what)
+	os.Exit(1)
 }
 
 func main() {
@@ -60,6 +74,9 @@ func main() {
 	for !gotarget.Over() {
 		gotarget.Verify(expected, round())
 		rounds++
+	}
+	if status := C.end_child(); status != 0 {
+		fail(status)
 	}
 	gotarget.Finish(expected, rounds)
 }

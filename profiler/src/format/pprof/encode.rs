@@ -3,10 +3,9 @@
 use super::{FORMAT, KINDS, ORIGINS, comment, label, number, proto};
 use crate::format::stack::Stack;
 use crate::profile::{Frame, FrameId, Kind, ModuleId, Profile, Sample, Summary};
-use flate2::{Compression, GzBuilder};
 use prost::Message;
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// The message for `profile`.
@@ -14,13 +13,9 @@ pub(super) fn profile(profile: &Profile) -> proto::Profile {
     Encoder::new(profile).run()
 }
 
-/// The message as a file. The header holds no time, so that equal messages make equal files.
+/// The message as a file.
 pub(super) fn gzip(message: &proto::Profile) -> io::Result<Vec<u8>> {
-    let mut gz = GzBuilder::new()
-        .mtime(0)
-        .write(Vec::new(), Compression::default());
-    gz.write_all(&message.encode_to_vec())?;
-    gz.finish()
+    crate::format::gzip(&message.encode_to_vec())
 }
 
 struct Encoder<'a> {
@@ -54,8 +49,10 @@ impl<'a> Encoder<'a> {
         let cpu = self.value_type("cpu", "nanoseconds");
         self.out.sample_type = vec![samples, cpu];
         self.out.period_type = Some(cpu);
-        self.out.default_sample_type = cpu.r#type;
         self.out.period = signed(self.profile.period_ns());
+        // Where nobody knows how long a sample is, only their number says something.
+        let default = if self.out.period == 0 { samples } else { cpu };
+        self.out.default_sample_type = default.r#type;
         let meta = &self.profile.meta;
         self.out.time_nanos = nanoseconds(meta.start.duration_since(UNIX_EPOCH).unwrap_or_default());
         self.out.duration_nanos = nanoseconds(meta.duration);

@@ -7,7 +7,7 @@ use crate::hooks::symbolizer::{ArgumentBlock, Memory};
 use crate::inject::error::Error;
 use crate::inject::install::MASK;
 use crate::inject::sys;
-use crate::inject::thread::{Fault, NO_CALL, SYSCALL_INSTRUCTION, WALL, pid, step};
+use crate::inject::thread::{NO_CALL, SYSCALL_INSTRUCTION, WALL, pid, step};
 use crate::target::process::Process;
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace::{self, Options};
@@ -75,43 +75,34 @@ enum Stop {
 }
 
 impl<'p> Child<'p> {
-    /// The child that our tracee `parent` has just cloned, which calls it `inner`.
-    pub(super) fn born(process: &'p Process, parent: u32, inner: u32) -> Result<Self, Fault> {
-        // By what the kernel tells us it has our name for it; in a PID namespace the process has another.
+    /// The child that a thread of the process, our tracee until then, has cloned, and which the process calls `inner`.
+    pub(super) fn born(process: &'p Process, inner: u32) -> Result<Self, Error> {
+        const WHAT: &str = "hold a snapshot";
+        // It is all that this thread traces. In a PID namespace the process has another name for it than we.
         let options = WaitOptions::from_bits_retain(WALL | NOTHREAD);
         let child = loop {
             match wait(options) {
-                Ok(Some((id, status))) if id.as_raw_pid() != parent.cast_signed() => {
-                    if status.stopping_signal().is_none() {
-                        return Err(
-                            gone(process, "wait for a snapshot", io::ErrorKind::NotFound.into()).into(),
-                        );
-                    }
-                    break id;
-                }
-                // The thread that cloned it has been killed.
-                Ok(Some(_)) | Err(rustix::io::Errno::CHILD) => return Err(Fault::Unfit),
+                Ok(Some((id, status))) if status.stopping_signal().is_some() => break id,
+                Ok(Some(_)) => return Err(error(process, WHAT, io::Error::other("it was killed"))),
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(gone(process, "wait for a snapshot", errno.into()).into()),
+                Err(errno) => return Err(error(process, WHAT, errno.into())),
             }
         };
         step();
         let tid = child.as_raw_pid().cast_unsigned();
-        let failed = |what, source| Fault::Failed(gone(process, what, source));
+        let failed = |source| error(process, WHAT, source);
         // From here on it does not outlive us.
         let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
-        ptrace::setoptions(pid(tid), options).map_err(|errno| failed("hold a snapshot", errno.into()))?;
+        ptrace::setoptions(pid(tid), options).map_err(|errno| failed(errno.into()))?;
         step();
-        let pidfd = pidfd_open(child, PidfdFlags::empty())
-            .map_err(|errno| failed("hold a snapshot", errno.into()))?;
-        let regs = ptrace::getregs(pid(tid))
-            .map_err(|errno| failed("read the registers of a snapshot", errno.into()))?;
+        let pidfd = pidfd_open(child, PidfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
+        let regs = ptrace::getregs(pid(tid)).map_err(|errno| failed(errno.into()))?;
         let memory = File::options()
             .read(true)
             .write(true)
             .open(format!("/proc/{tid}/mem"))
-            .map_err(|source| failed("open the memory of a snapshot", source))?;
-        let watchdog = Watchdog::start(tid, &pidfd).map_err(|source| failed("watch a snapshot", source))?;
+            .map_err(failed)?;
+        let watchdog = Watchdog::start(tid, &pidfd).map_err(failed)?;
         Ok(Self {
             process,
             tid,
@@ -141,13 +132,19 @@ impl<'p> Child<'p> {
         sys::set_signal_mask(self.tid, MASK)
             .map_err(|source| self.error("block the signals of a snapshot", source))?;
         step();
-        sandbox::limit(self.tid).map_err(|source| self.error("limit a snapshot", source))?;
         let len = GUARD + STACK;
         self.guard = self.system_call(9, "mmap", [0, len, PROT_READ_WRITE, MAP_FLAGS, u64::MAX, 0])?;
         self.system_call(10, "mprotect", [self.guard, GUARD, PROT_NONE, 0, 0, 0])?;
-        // The stack is of no use before the first call.
-        let (program, filter) = sandbox::filter(self.guard + GUARD);
-        self.write(self.guard + GUARD, &program)?;
+        // The stack is free until the first call.
+        let scratch = self.guard + GUARD;
+        let limits = sandbox::limits(self.tid).map_err(|source| self.error("limit a snapshot", source))?;
+        for (resource, bytes) in limits {
+            // `struct rlimit64`: what holds, and how far it may be raised.
+            self.write(scratch, &[bytes.to_le_bytes(); 2].concat())?;
+            self.system_call(302, "prlimit64", [0, resource, scratch, 0, 0, 0])?;
+        }
+        let (program, filter) = sandbox::filter(scratch);
+        self.write(scratch, &program)?;
         let [new_privileges, seccomp] = sandbox::calls(filter);
         self.system_call(157, "prctl", new_privileges)?;
         self.system_call(317, "seccomp", seccomp)?;
@@ -279,7 +276,7 @@ impl<'p> Child<'p> {
     }
 
     fn error(&self, what: &'static str, source: io::Error) -> Error {
-        gone(self.process, what, source)
+        error(self.process, what, source)
     }
 }
 
@@ -291,7 +288,7 @@ impl Drop for Child<'_> {
     }
 }
 
-fn gone(process: &Process, what: &'static str, source: io::Error) -> Error {
+fn error(process: &Process, what: &'static str, source: io::Error) -> Error {
     Error::Access {
         pid: process.pid,
         what,

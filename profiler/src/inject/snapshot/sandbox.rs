@@ -1,6 +1,5 @@
 //! What a symbolizer may do in a snapshot: read. The copy shares descriptors, files and the machine with the process.
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io;
 
 /// How much memory a symbolizer may map beyond what the process has, in bytes. Debug information of large programs takes
@@ -66,23 +65,18 @@ const OPENING: [(u32, u32); 2] = [(2, 1), (257, 2)];
 /// `O_WRONLY | O_RDWR | O_CREAT | O_TRUNC`.
 const WRITING: u32 = 0o1 | 0o2 | 0o100 | 0o1000;
 
-/// Limits what a snapshot may use.
-pub(super) fn limit(tid: u32) -> io::Result<()> {
-    let pid = Pid::from_raw(tid.cast_signed());
-    let only = |bytes| Rlimit {
-        current: Some(bytes),
-        maximum: Some(bytes),
-    };
-    // A core file is as large as the process.
-    prlimit(pid, Resource::Core, only(0))?;
+/// The limits of a snapshot: resources of setrlimit(2), and bytes.
+pub(super) fn limits(tid: u32) -> io::Result<[(u64, u64); 2]> {
+    const RLIMIT_CORE: u64 = 4;
+    const RLIMIT_AS: u64 = 9;
     let statm = std::fs::read_to_string(format!("/proc/{tid}/statm"))?;
     let pages = statm
         .split(' ')
         .next()
         .and_then(|pages| pages.parse::<u64>().ok());
     let size = pages.unwrap_or(0).saturating_mul(4096);
-    prlimit(pid, Resource::As, only(size.saturating_add(GROWTH)))?;
-    Ok(())
+    // A core file would be as large as the process.
+    Ok([(RLIMIT_CORE, 0), (RLIMIT_AS, size.saturating_add(GROWTH))])
 }
 
 /// Whether a signal says that the code itself has failed: SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
