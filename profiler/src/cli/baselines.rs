@@ -175,7 +175,7 @@ fn file_name(fact: &str) -> String {
     let mut name = String::new();
     for c in fact.chars() {
         match c.to_ascii_lowercase() {
-            c if c.is_ascii_alphanumeric() || (c == '.' && !name.is_empty()) => name.push(c),
+            c if c.is_ascii_alphanumeric() || c == '.' => name.push(c),
             _ if name.ends_with('-') => {}
             _ => name.push('-'),
         }
@@ -183,7 +183,7 @@ fn file_name(fact: &str) -> String {
             break;
         }
     }
-    name.trim_matches('-').to_owned()
+    name.trim_matches(['-', '.']).to_owned()
 }
 
 #[cfg(test)]
