@@ -135,6 +135,23 @@ fn a_thread_that_go_does_not_know_is_what_the_hook_says_it_is() -> Result<()> {
 }
 
 #[test]
+fn a_thread_that_go_does_not_know_gets_out_of_a_hook_that_hangs() -> Result<()> {
+    let _guard = exclusive();
+    let programs = TestProgCgo::build("local", "exe")?;
+    let (mut target, _folder) = start(&programs, "CgoPprofThread", Driven::Once)?;
+    target.command("hang")?;
+    let pid = target.pid().to_string();
+    let asked = record(["-p", &pid, "-d", "2", "-F", "499", "--hooks=require"])?;
+    asked.stacks()?;
+    ensure!(asked.stderr.contains("taken out of it"), "{}", asked.stderr);
+    let after = record(["-p", &pid, "-d", "1", "-F", "499", "--hooks=off"])?;
+    ensure!(after.stacks()?.with_frame("cpuHogDriver") >= SAMPLES);
+    ensure!(after.stacks()?.with_frame("pprofCgoThreadTraceback") == 0);
+    ensure!(target.finish()?.status.success());
+    Ok(())
+}
+
+#[test]
 fn a_slow_hook_costs_its_own_answers_and_nothing_else() -> Result<()> {
     let _guard = exclusive();
     let programs = TestProgCgo::build("local", "exe")?;

@@ -11,11 +11,17 @@ use std::process::Command;
 
 /// What is inserted into copies of the toolchain's own files: file, the text there, and what stands in its place. No line
 /// moves. A program that is not in a release has no such text.
-const INSERTIONS: [(&str, &str, &str); 3] = [
+const INSERTIONS: [(&str, &str, &str); 4] = [
     // The innermost function of the chain that TracebackContext is about would return at once.
     ("tracebackctxt.go", "func G2() {", "func G2() { burn()"),
     // Callbacks that sleep are never sampled.
     ("gprof.go", "func GoSleep() {", "func GoSleep() { for { burn() }"),
+    // The driver says when a hook is to hang.
+    (
+        "threadpprof.go",
+        "if (pthread_self() == tid) {",
+        "extern volatile int hang; while (hang) {} if (pthread_self() == tid) {",
+    ),
     // Go's own profile is what ours is compared with.
     (
         "tracebackctxt.go",

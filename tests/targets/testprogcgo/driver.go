@@ -6,6 +6,7 @@ package main
 // extern void tcContextSimple(void*);
 // extern void tcTraceback(void*);
 // extern void tcSymbolizer(void*);
+// volatile int hang;
 import "C"
 
 import (
@@ -37,6 +38,7 @@ const mark = "driver: end of round"
 //   - "profile": Go's own CPU profile of the process begins, in place of one that the program left running.
 //   - "output": what the program has printed is printed, as one line; before that, the profile ends, and its file is the
 //     first word of the line.
+//   - "hang": from now on the traceback function of CgoPprofThread does not come back.
 //   - "pause": the same, and then nothing is done until the next line.
 func drive() {
 	program, options := cmds[os.Args[2]], os.Args[3:]
@@ -82,6 +84,8 @@ func drive() {
 			if err := pprof.StartCPUProfile(profile); err != nil {
 				panic(err)
 			}
+		case "hang":
+			C.hang = 1
 		case "output", "pause":
 			if profile != nil {
 				pprof.StopCPUProfile()
