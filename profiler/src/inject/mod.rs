@@ -31,8 +31,9 @@ pub use leave::{Disposition, Left, Mapping};
 pub use map::Mapped;
 pub use rescue::Inside;
 
-use crate::addr::Avma;
+use crate::addr::{Avma, Bias};
 use crate::target::go::Layout;
+use crate::target::go::threads::Threads;
 use crate::target::preflight::{self, Outcome, State};
 use crate::target::process::Process;
 use profiler_helper::shared::Config;
@@ -72,6 +73,8 @@ pub struct Plan {
     pub go_handlers: Vec<Avma>,
     /// Address of the function `runtime.asyncPreempt`.
     pub async_preempt: Option<Avma>,
+    /// The list of the runtime's threads, if it was found, and by how much the program is shifted.
+    pub threads: Option<(Threads, Bias)>,
     /// Which signals are ours.
     pub accept: Accept,
 }

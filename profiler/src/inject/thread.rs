@@ -9,13 +9,15 @@
 
 use super::error::Error;
 use super::{Plan, sys};
+use crate::target::go::threads::Thread;
 use crate::target::preflight::{self, waits_in};
-use crate::target::process::Process;
+use crate::target::process::{Process, Task};
 use nix::errno::Errno;
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace::{self, Options};
 use nix::unistd::Pid;
 use rustix::process::{WaitOptions, waitpid};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
@@ -365,10 +367,22 @@ impl Call {
 /// The threads that seem to wait for work in the scheduler. Looking only, and at each of them when it is its turn: in a
 /// process with many threads it may have found some by the time that all have been looked at.
 pub(super) fn idle(process: &Process, plan: &Plan) -> impl Iterator<Item = u32> {
+    let idle = plan.threads.and_then(|(threads, bias)| {
+        let threads = threads.read(bias, &|address, len| process.memory(address.0, len));
+        let idle = threads.ok()?.into_iter().filter(Thread::is_idle);
+        Some(idle.map(|thread| thread.tid).collect::<HashSet<_>>())
+    });
+    // One that is reserved for a goroutine waits in the same way; there may be many, to be stopped for nothing.
+    let may_be_idle = move |task: &Task| {
+        idle.as_ref()
+            .is_none_or(|idle| idle.contains(&task.status.id_inside.into()))
+    };
     let tasks = process.tids().into_iter().filter_map(|tid| process.task(tid));
     // One of a frozen cgroup would not stop.
-    let idle = tasks.filter(|task| waits_in(task, &plan.futex) && !task.status.is_uninterruptible());
-    idle.map(|task| task.tid)
+    let waits = |task: &Task| waits_in(task, &plan.futex) && !task.status.is_uninterruptible();
+    tasks
+        .filter(move |task| waits(task) && may_be_idle(task))
+        .map(|task| task.tid)
 }
 
 /// Whether nothing is in the way of tracing a thread but permission: it has not ended, and nobody traces it.

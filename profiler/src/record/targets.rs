@@ -197,6 +197,7 @@ impl Targets {
                     .map(|address| address.to_avma(bias))
                     .collect(),
                 async_preempt: sites.async_preempt.map(|address| address.to_avma(bias)),
+                threads: sites.threads.map(|threads| (threads, bias)),
                 accept: Accept::KERNEL,
             }));
         }

@@ -1,8 +1,9 @@
 //! A real program with hooks.
 
-use crate::addr::{Avma, Svma};
+use crate::addr::{Avma, Bias, Svma};
 use crate::gopclntab::Pclntab;
 use crate::inject::{Accept, Plan};
+use crate::target::go::threads::Threads;
 use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
 use crate::target::status::Status;
@@ -357,6 +358,10 @@ pub(super) fn plan(pid: u32) -> Plan {
         .filter_map(address)
         .collect(),
         async_preempt: address("runtime.asyncPreempt.abi0").or_else(|| address("runtime.asyncPreempt")),
+        threads: Some((
+            Threads::find(&object, &data, &pclntab, &runtime).expect("a list"),
+            Bias(0),
+        )),
         accept: ACCEPT,
     }
 }
