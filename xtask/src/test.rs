@@ -101,6 +101,7 @@ impl Machine {
                 .chain(host::SQLITE),
             why,
         )?;
+        host::require(host::GROFF, "to read the manual pages")?;
         let go = go::require(why)?;
         require_component("rustfmt", "fmt")?;
         require_component("clippy", "clippy")?;
