@@ -387,6 +387,7 @@ impl Honoured {
         targets: &Targets,
         each: &mut impl FnMut(&Targets, Vec<u8>, Option<Answer>),
     ) -> bool {
+        self.breaker.without_room(self.installed.without_room());
         let mut is_silent = false;
         while let Some((sample, answer)) = self.join.next_ready() {
             is_silent |= self.breaker.sample(answer.is_some());
