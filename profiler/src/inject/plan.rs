@@ -28,7 +28,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub enum Runtime {
     /// A Go program, with `runtime.SetCgoTraceback`.
-    Go(GoPlan),
+    Go(Box<GoPlan>),
     /// Another program, with a table ([`crate::hooks::table`]). It has this code.
     Table(SystemCalls),
 }

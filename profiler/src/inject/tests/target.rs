@@ -357,7 +357,7 @@ pub(super) fn plan(pid: u32) -> Plan {
         symbolizer: needed("runtime.cgoSymbolizer"),
         errno_location: Some(errno_location(pid)),
         accept: ACCEPT,
-        runtime: Runtime::Go(GoPlan {
+        runtime: Runtime::Go(Box::new(GoPlan {
             futex: Avma(start)..Avma(end),
             tls_g,
             layout: runtime.layout,
@@ -387,7 +387,7 @@ pub(super) fn plan(pid: u32) -> Plan {
                 Threads::find(&object, &data, &pclntab, &runtime).expect("a list"),
                 Bias(0),
             )),
-        }),
+        })),
     }
 }
 
