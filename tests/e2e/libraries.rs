@@ -5,14 +5,15 @@
 use anyhow::{Context, Result, ensure};
 use profiler_tests::comparable::{Comparable, Frame};
 use profiler_tests::exclusive;
-use profiler_tests::profiler::{Recorder, Recording};
+use profiler_tests::profiler::{Recorder, Recording, Summary};
 use profiler_tests::programs::{self, Form, GO_TOOLCHAINS, Program};
 use profiler_tests::snapshot::{Freedom, Snapshot};
 use profiler_tests::stats::{Counts, chance, total_variation};
 use profiler_tests::target::Target;
-use profiler_tests::traced::{self, Traced};
-use std::collections::BTreeMap;
+use profiler_tests::traced::{self, Place, Traced};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::rc::Rc;
 
 /// How long both record, in seconds. `LIBRARIES_SECONDS` changes it.
 const SECONDS: u32 = 6;
@@ -22,6 +23,25 @@ const GO_HZ: u32 = 250;
 
 /// How much further apart two profiles may be than 99 of 100 pairs are by chance.
 const SLACK: f64 = 0.02;
+
+/// The reason for which threads in libgcc's unwinder are not asked, and those in the allocator.
+const DANGER: &str = "its stack had code that may hold a lock which the hooks need";
+
+/// Share of the samples out of danger that are asked, in percent. The others are in Go's own signal handler, which has all
+/// signals blocked, or it is due.
+const ASKED: f64 = 90.0;
+
+/// Share of the questions that are answered in time, in percent.
+const ANSWERED: f64 = 97.0;
+
+/// Share of the stacks that are whole, in percent.
+const WHOLE: f64 = 99.5;
+
+/// Share of the stacks that Go's profile has no room for, in percent: enough to prove something.
+const TOO_DEEP: f64 = 1.0;
+
+/// Samples before the first question and after the last.
+const EDGES: u64 = 5;
 
 #[test]
 fn a_leaf_hook_that_walks_from_inside_of_the_handler_is_honoured() -> Result<()> {
@@ -57,9 +77,15 @@ fn agree(hooks: &str, toolchain: &str) -> Result<()> {
     let file = folder.path().join("own.pb.gz");
     let recording = record_both(&program, hooks, &file)?;
 
-    let mut comparable = Comparable::new(&program.path);
-    let theirs = stacks(&mut comparable, &traced::stacks(&file)?);
-    let ours = stacks(&mut comparable, &traced::stacks(&recording.pprof())?);
+    let mut comparable = Comparable::new(&program.path)?;
+    let by_go = traced::stacks(&file)?;
+    let theirs = stacks(&mut comparable, &by_go);
+    let recorded = traced::stacks(&recording.pprof())?;
+    let ours = stacks(&mut comparable, &recorded);
+    eprintln!("{hooks}, {toolchain}:");
+    account_for_all(&recorded, recording.summary()?)?;
+    same_names(&comparable, &recorded, &by_go)?;
+    deeper(&ours, &theirs, hooks != "leaf")?;
     let has_contexts = hooks != "leaf";
     let (ours_cut, theirs_cut) = (counts(&ours, has_contexts), counts(&theirs, has_contexts));
     let (distance, chance) = (
@@ -68,7 +94,7 @@ fn agree(hooks: &str, toolchain: &str) -> Result<()> {
     );
     let total = |counts: &Counts| counts.values().sum::<u64>();
     eprintln!(
-        "{hooks}, {toolchain}: ours {} samples, Go's {}; distance {distance:.4}, by chance {:.4} (99 %: {:.4})",
+        "    ours {} samples, Go's {}; distance {distance:.4}, by chance {:.4} (99 %: {:.4})",
         total(&ours_cut),
         total(&theirs_cut),
         chance.mean,
@@ -97,29 +123,166 @@ fn record_both(program: &Program, hooks: &str, file: &Path) -> Result<Recording>
     ensure!(target.read_line()?.starts_with("profiled "));
     let before = Snapshot::take(target.pid())?;
     let (pid, duration) = (target.pid().to_string(), seconds.to_string());
-    let mut recorder = Recorder::start([
-        "-p",
-        &pid,
-        "-F",
-        "499",
-        "-d",
-        &duration,
-        "--no-kernel",
-        "--hooks=require",
-    ])?;
+    let mut recorder = Recorder::start(["-p", &pid, "-F", "499", "-d", &duration, "--hooks=require"])?;
     recorder.wait_until_sampling()?;
     target.command(&format!("profile {seconds} {} {GO_HZ}", file.display()))?;
     let recording = recorder.wait()?;
     ensure!(target.read_line()?.starts_with("profiled "));
     let after = Snapshot::take(target.pid())?;
     ensure!(target.finish()?.status.success());
-    let differences = before.differences(&after, Freedom::GoRuntime);
+    let mut differences = before.differences(&after, Freedom::GoRuntime);
+    // Go takes the timers of its profile from its threads when these have something to do next.
+    differences.retain(|difference| !difference.starts_with("the setting timers "));
     ensure!(
         differences.is_empty(),
         "the program is not as it was:\n{}",
         differences.join("\n")
     );
     Ok(recording)
+}
+
+/// Every sample of user code with C on its stack was answered, or there is a reason.
+fn account_for_all(recorded: &[Traced], summary: &Summary) -> Result<()> {
+    let count = |is: &dyn Fn(&Traced) -> bool| -> u64 {
+        let of_user = recorded.iter().filter(|stack| !stack.from_kernel() && is(stack));
+        of_user.map(|stack| stack.count).sum()
+    };
+    let calls_c = |place: &Rc<Place>| {
+        place
+            .functions
+            .iter()
+            .any(|f| f.starts_with("runtime.asmcgocall"))
+    };
+    // Where asmcgocall itself was interrupted, it may be on the system's stack already.
+    let at_least = count(&|stack| stack.places.iter().skip(1).any(calls_c));
+    let at_most = count(&|stack| stack.places.iter().any(calls_c));
+    let is_in = |libraries: &[&str]| {
+        count(&|stack| {
+            let mappings = stack.places.iter().filter_map(|place| place.mapping.as_ref());
+            let mut names = mappings.filter_map(|mapping| mapping.path.rsplit('/').next());
+            names.any(|name| libraries.iter().any(|library| name.starts_with(library)))
+        })
+    };
+    let (in_unwinder, in_any) = (is_in(&["libgcc_s"]), is_in(&["libgcc_s", "libc.so", "ld-linux"]));
+
+    let (answered, unanswered, not_asked) = (
+        summary.hook_answers()?,
+        summary.unanswered()?,
+        summary.not_asked()?,
+    );
+    let in_danger = not_asked.get(DANGER).copied().unwrap_or(0);
+    let asked = answered + unanswered;
+    let all = asked + not_asked.values().sum::<u64>();
+    let percent = |of: u64, all: u64| of as f64 * 100.0 / all.max(1) as f64;
+    eprintln!(
+        "    {all} samples with C: {answered} answered ({:.1} %), {unanswered} not in time, {not_asked:?}; {in_unwinder} \
+         in libgcc's unwinder",
+        percent(answered, all),
+    );
+    // The recording begins and ends with some that are before the first question and after the last.
+    ensure!(
+        all <= at_most && all + EDGES >= at_least,
+        "{all} samples are accounted for, of {at_least} to {at_most}"
+    );
+    ensure!(
+        (in_unwinder..=in_any).contains(&in_danger),
+        "{in_danger} in danger, and {in_unwinder} to {in_any} in code that may be"
+    );
+    ensure!(percent(asked, all - in_danger) >= ASKED, "{asked} asked");
+    ensure!(
+        percent(answered, asked) >= ANSWERED,
+        "{answered} of {asked} answered"
+    );
+    Ok(())
+}
+
+/// What the program's symbolizer named for Go, it named for us, functions that it says are inlined included.
+fn same_names(comparable: &Comparable, ours: &[Traced], theirs: &[Traced]) -> Result<()> {
+    let names = |stacks: &[Traced]| {
+        let mut names: BTreeMap<u64, BTreeSet<Vec<String>>> = BTreeMap::new();
+        let places = stacks.iter().flat_map(|stack| &stack.places);
+        for place in places.filter(|place| !comparable.is_go(place) && !place.functions.is_empty()) {
+            let of_place = names.entry(place.address).or_default();
+            of_place.insert(place.functions.clone());
+        }
+        names
+    };
+    let (ours, theirs) = (names(ours), names(theirs));
+    let both: Vec<_> = theirs
+        .iter()
+        .filter_map(|(address, names)| Some((names, ours.get(address)?)))
+        .collect();
+    // The same address may also have been walked to, in a sample whose thread was not asked.
+    let same = both
+        .iter()
+        .filter(|(theirs, ours)| theirs.is_subset(ours))
+        .count();
+    let invented = ours.values().flatten().filter(|names| {
+        names[..] == ["fold_letter", "fold"]
+            || names.iter().any(|name| name.starts_with("libsqlite3.so.0+0x"))
+    });
+    eprintln!(
+        "    {same} of {} addresses of C that both have are named alike; {} have names that the symbolizer made",
+        both.len(),
+        invented.count()
+    );
+    for (theirs, ours) in both.iter().filter(|(theirs, ours)| !theirs.is_subset(ours)) {
+        eprintln!("{theirs:?} {ours:?}");
+    }
+    Ok(())
+}
+
+/// Stacks that Go's profile has no room for are whole in ours, and begin as Go's do.
+fn deeper(ours: &Stacks, theirs: &Stacks, has_contexts: bool) -> Result<()> {
+    let count = |stacks: &Stacks, is: &dyn Fn(&[Frame]) -> bool| -> u64 {
+        stacks
+            .iter()
+            .filter(|(frames, _)| is(frames))
+            .map(|(_, n)| n)
+            .sum()
+    };
+    let all = |stacks: &Stacks| count(stacks, &|_| true);
+    let not_whole = |stacks: &Stacks| count(stacks, &|frames| !Comparable::is_whole(frames));
+    let beginnings: BTreeSet<_> = ours
+        .keys()
+        .map(|frames| beginning(frames, has_contexts))
+        .collect();
+    let known = |is_whole: bool| {
+        let is = |frames: &[Frame]| Comparable::is_whole(frames) == is_whole;
+        let of_both = count(theirs, &|frames| {
+            is(frames) && beginnings.contains(&beginning(frames, has_contexts))
+        });
+        of_both as f64 * 100.0 / count(theirs, &is).max(1) as f64
+    };
+    let (all, too_deep, cut) = (all(ours), count(ours, &Comparable::is_too_deep), not_whole(ours));
+    eprintln!(
+        "    {too_deep} of {all} stacks are too deep for Go's profile; {cut} of ours are cut, and {} of Go's, of which {:.1} % \
+         are beginnings of ours (of the others {:.1} %)",
+        not_whole(theirs),
+        known(false),
+        known(true)
+    );
+    let percent = |of: u64| of as f64 * 100.0 / all.max(1) as f64;
+    ensure!(percent(too_deep) >= TOO_DEEP, "{too_deep} of {all} are deep");
+    ensure!(
+        percent(all - cut) >= WHOLE,
+        "{cut} of {all} are cut:\n{}",
+        cut_stacks(ours)
+    );
+    ensure!(known(false) > 0.0, "none of Go's that are cut is in ours");
+    Ok(())
+}
+
+fn cut_stacks(stacks: &Stacks) -> String {
+    let cut = stacks.keys().filter(|frames| !Comparable::is_whole(frames));
+    let names = |frames: &Vec<Frame>| {
+        frames
+            .iter()
+            .map(|frame| &*frame.name)
+            .collect::<Vec<_>>()
+            .join(";")
+    };
+    cut.map(names).collect::<Vec<_>>().join("\n")
 }
 
 fn stacks(comparable: &mut Comparable, profile: &[Traced]) -> Stacks {
@@ -136,18 +299,22 @@ fn stacks(comparable: &mut Comparable, profile: &[Traced]) -> Stacks {
 fn counts(stacks: &Stacks, has_contexts: bool) -> Counts {
     let mut counts = Counts::new();
     for (frames, n) in stacks {
-        let frames = if has_contexts {
-            frames.clone()
-        } else {
-            Comparable::without_callers(frames)
-        };
-        let names: Vec<_> = Comparable::limited(&frames)
+        let names: Vec<_> = beginning(frames, has_contexts)
             .into_iter()
             .map(|frame| frame.name)
             .collect();
         *counts.entry(names.join(";")).or_default() += n;
     }
     counts
+}
+
+/// What both profiles have of a stack in any case.
+fn beginning(frames: &[Frame], has_contexts: bool) -> Vec<Frame> {
+    if has_contexts {
+        Comparable::limited(frames)
+    } else {
+        Comparable::limited(&Comparable::without_callers(frames))
+    }
 }
 
 fn side_by_side(ours: &Counts, theirs: &Counts) -> String {

@@ -5,7 +5,7 @@
 //!   `runtime.systemstack_switch`, a return address that `runtime.cgocallback` makes up. A hook may have gone on to
 //!   `runtime.asmcgocall`, too. All of these are left out.
 //! * Go's profile leaves out `runtime.goexit`, where goroutines begin.
-//! * What the vDSO does, Go has as a part of its caller.
+//! * What the vDSO does, and the kernel, Go has as a part of the caller.
 //! * Go's profile does not see the program's own signal handler at work, and not the runtime's monitor, which has no timer.
 //! * Go does not clear the buffer for contexts between two of them. If a hook marks no end, the rest of a longer list
 //!   follows. But a C segment ends where the stub is by which cgo called it.
@@ -18,11 +18,21 @@
 
 use crate::functions::Functions;
 use crate::traced::{Place, Traced};
+use anyhow::{Context, Result};
+use object::{Object, ObjectSymbol};
 use std::collections::HashMap;
+use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+/// The most addresses of a C segment in Go's profile (`cgoCallers` in runtime/symtab.go, Go 1.21–1.27).
+const GO_SEGMENT: usize = 32;
+
+/// The most addresses of a stack in Go's profile (`maxCPUProfStack` in runtime/cpuprof.go, Go 1.21–1.27).
+const GO_FRAMES: usize = 64;
+
 /// How much of a C segment is compared: what Go's profile has, but for one, that can be `runtime.asmcgocall`.
-const SEGMENT: usize = 31;
+const SEGMENT: usize = GO_SEGMENT - 1;
 
 /// How many frames of a stack are compared: of Go's 64 addresses, some are left out.
 const FRAMES: usize = 48;
@@ -35,8 +45,12 @@ const LEFT_OUT: [&str; 4] = [
     "runtime.goexit",
 ];
 
+/// Assembly between Go and C, without the name of a package.
+const ASSEMBLY: [&str; 3] = ["crosscall2", "gosave_systemstack_switch", "_cgo_topofstack"];
+
 /// Functions whose stacks are in ours only.
-const UNSEEN: [&str; 4] = [
+const UNSEEN: [&str; 5] = [
+    "__restore_rt",
     "runtime.sigtramp",
     "runtime.cgoSigtramp",
     "x_cgo_callers",
@@ -56,16 +70,31 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct Comparable {
     program: PathBuf,
+    /// Where Go's functions are, and the assembly that belongs to them.
+    go: Range<u64>,
     libraries: HashMap<String, Option<Functions>>,
 }
 
 impl Comparable {
-    /// For the profiles of this program.
-    pub fn new(program: &Path) -> Self {
-        Self {
+    /// For the profiles of this program, which is at a fixed address and has its symbols.
+    pub fn new(program: &Path) -> Result<Self> {
+        let place = || format!("cannot read {}", program.display());
+        let bytes = fs::read(program).with_context(place)?;
+        let file = object::File::parse(&bytes[..]).with_context(place)?;
+        let address = |name| {
+            let symbol = file.symbol_by_name(name);
+            symbol.map(|symbol| symbol.address()).with_context(place)
+        };
+        Ok(Self {
             program: program.to_owned(),
+            go: address("runtime.text")?..address("runtime.etext")?,
             libraries: HashMap::new(),
-        }
+        })
+    }
+
+    /// Whether Go's function is at this place, or assembly that belongs to Go's.
+    pub fn is_go(&self, place: &Place) -> bool {
+        self.go.contains(&place.address)
     }
 
     /// The frames that both profiles have, innermost first; `None` if Go's has no such stacks.
@@ -107,6 +136,20 @@ impl Comparable {
         frames.iter().filter(is_kept).cloned().collect()
     }
 
+    /// Whether Go's profile has no room for all of a stack.
+    pub fn is_too_deep(frames: &[Frame]) -> bool {
+        let longest = frames.chunk_by(|a, b| a.is_c && b.is_c).map(<[_]>::len).max();
+        longest.is_some_and(|longest| longest > GO_SEGMENT) || frames.len() > GO_FRAMES
+    }
+
+    /// Whether each call of C is there, out to the stub by which cgo made it. That of `free` is not seen: it jumps.
+    pub fn is_whole(frames: &[Frame]) -> bool {
+        let is_call = |at: &[Frame]| at[0].is_c && !at[1].is_c;
+        frames.windows(3).filter(|at| is_call(at)).all(|at| {
+            at[1].name == "runtime.cgocall" && (is_stub(&at[0].name) || at[2].name == "main._Cfunc_free")
+        })
+    }
+
     /// The part of a stack that Go's profile has in any case.
     pub fn limited(frames: &[Frame]) -> Vec<Frame> {
         let mut of_segment = 0;
@@ -120,7 +163,7 @@ impl Comparable {
     fn at(&mut self, place: &Place) -> Vec<Frame> {
         let c = |name: String| vec![Frame { name, is_c: true }];
         let path = place.mapping.as_ref().map_or("", |mapping| &mapping.path);
-        if path == "[vdso]" {
+        if path == "[vdso]" || path == "[kernel]" {
             return Vec::new();
         }
         if Path::new(path) != self.program {
@@ -128,7 +171,7 @@ impl Comparable {
         }
         match place.functions.last() {
             None => c(format!("{:#x}", place.address)),
-            Some(name) if is_go(name) => {
+            Some(_) if self.is_go(place) => {
                 let frame = |name: &String| Frame {
                     name: plain(name).to_owned(),
                     is_c: false,
@@ -155,9 +198,8 @@ impl Comparable {
 /// The stack from the innermost call of C, if the runtime is at a crossing between Go and C.
 fn crossed(frames: &[Frame]) -> &[Frame] {
     let is_crossing = |frame: &Frame| {
-        !frame.is_c
-            && frame.name != "runtime.cgocall"
-            && (frame.name.starts_with("runtime.") || frame.name == "crosscall2")
+        let name = &*frame.name;
+        !frame.is_c && name != "runtime.cgocall" && (name.starts_with("runtime.") || ASSEMBLY.contains(&name))
     };
     let end = frames.iter().position(|frame| !is_crossing(frame));
     match end.map(|end| &frames[end..]) {
@@ -167,11 +209,6 @@ fn crossed(frames: &[Frame]) -> &[Frame] {
         }
         _ => frames,
     }
-}
-
-/// Whether a function of the program is Go's, or assembly among Go's.
-fn is_go(name: &str) -> bool {
-    name.contains('.') || name == "crosscall2" || name.starts_with("_cgoexp_")
 }
 
 /// Whether a function of C is one by which cgo calls another.
@@ -186,10 +223,15 @@ fn plain(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::{Comparable, FRAMES, SEGMENT};
+    use super::{ASSEMBLY, Comparable, FRAMES, SEGMENT};
     use crate::traced::{Mapping, Place, Traced};
-    use std::path::Path;
+    use std::collections::HashMap;
+    use std::path::PathBuf;
     use std::rc::Rc;
+
+    fn is_go(name: &str) -> bool {
+        name.contains('.') || ASSEMBLY.contains(&name)
+    }
 
     /// Places in the program have functions, from the innermost, with `<` between those that are inlined.
     fn shown(stack: &[&str]) -> Option<String> {
@@ -205,8 +247,9 @@ mod tests {
                 Some(path) => (mapping(path), Vec::new()),
                 None => (mapping("/p"), functions.split('<').map(str::to_owned).collect()),
             };
+            let is_go = functions.iter().any(|name| is_go(name));
             Rc::new(Place {
-                address: 7,
+                address: u64::from(is_go),
                 mapping,
                 functions,
             })
@@ -215,7 +258,12 @@ mod tests {
             count: 1,
             places: stack.iter().map(place).collect(),
         };
-        let frames = Comparable::new(Path::new("/p")).frames(&traced)?;
+        let mut comparable = Comparable {
+            program: PathBuf::from("/p"),
+            go: 1..2,
+            libraries: HashMap::new(),
+        };
+        let frames = comparable.frames(&traced)?;
         let names: Vec<_> = frames.into_iter().map(|frame| frame.name).collect();
         Some(names.join(" "))
     }
@@ -306,6 +354,34 @@ mod tests {
     }
 
     #[test]
+    fn a_call_of_c_without_its_stub_is_not_whole() {
+        let frames = |names: &[&str]| -> Vec<_> {
+            let frame = |name: &&str| super::Frame {
+                name: (*name).to_owned(),
+                is_c: !is_go(name),
+            };
+            names.iter().map(frame).collect()
+        };
+        let whole = ["leaf", "_cgo_1_Cfunc_a", "runtime.cgocall", "main.a"];
+        assert!(Comparable::is_whole(&frames(&whole)));
+        assert!(!Comparable::is_whole(&frames(&[
+            "leaf",
+            "runtime.cgocall",
+            "main.a"
+        ])));
+        assert!(!Comparable::is_whole(&frames(&[
+            "_cgo_1_Cfunc_a",
+            "runtime.x",
+            "main.a"
+        ])));
+        assert!(Comparable::is_whole(&frames(&[
+            "free",
+            "runtime.cgocall",
+            "main._Cfunc_free"
+        ])));
+    }
+
+    #[test]
     fn libraries_are_named_and_handlers_are_not_compared() {
         assert_eq!(shown(&["@/missing/lib.so.1", "c"]).as_deref(), Some("lib.so.1 c"));
         assert_eq!(shown(&["x_cgo_callers", "main.a"]), None);
@@ -321,5 +397,7 @@ mod tests {
         let limited = Comparable::limited(&stack);
         assert_eq!(limited.iter().filter(|frame| frame.is_c).count(), SEGMENT);
         assert_eq!(limited.len(), FRAMES);
+        assert!(Comparable::is_too_deep(&stack[7..41]) && Comparable::is_too_deep(&stack[35..]));
+        assert!(!Comparable::is_too_deep(&stack[8..72]));
     }
 }

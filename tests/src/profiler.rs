@@ -5,6 +5,7 @@ use crate::programs::{cargo_target, run};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
@@ -107,12 +108,8 @@ impl Recorder {
     /// ends before.
     pub fn wait_until_sampling(&mut self) -> Result<()> {
         let start = Instant::now();
-        let fds = format!("/proc/{}/fdinfo", self.child.id());
         loop {
-            let sampling = fs::read_dir(&fds)?
-                .flatten()
-                .any(|fd| fs::read_to_string(fd.path()).is_ok_and(|info| info.contains("link_type:\tperf")));
-            if sampling {
+            if self.is_sampling() {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
@@ -128,6 +125,15 @@ impl Recorder {
             );
             std::thread::yield_now();
         }
+    }
+
+    /// Whether the profiler samples now.
+    pub fn is_sampling(&self) -> bool {
+        let fds = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id()));
+        fds.into_iter()
+            .flatten()
+            .flatten()
+            .any(|fd| fs::read_to_string(fd.path()).is_ok_and(|info| info.contains("link_type:\tperf")))
     }
 
     /// Sends the profiler a signal.
@@ -252,6 +258,39 @@ impl Summary {
         self.number("/hooks/used")
     }
 
+    /// Samples whose threads were asked, and did not answer in time.
+    pub fn unanswered(&self) -> Result<u64> {
+        self.number("/hooks/unanswered")
+    }
+
+    /// Samples whose threads were not asked, by reason.
+    pub fn not_asked(&self) -> Result<BTreeMap<String, u64>> {
+        let reasons = self.0.pointer("/hooks/not_asked").and_then(Value::as_object);
+        let reasons = reasons.context("no hooks were asked")?.iter();
+        Ok(reasons
+            .filter_map(|(reason, n)| Some((reason.clone(), n.as_u64()?)))
+            .filter(|(_, n)| *n > 0)
+            .collect())
+    }
+
+    /// The longest time that a thread was stopped to let the helper in or out, in microseconds.
+    pub fn longest_stop_us(&self) -> Result<u64> {
+        self.number("/hooks/longest_stop_us")
+    }
+
+    /// The longest time that a thread was stopped for a snapshot, in microseconds.
+    pub fn names_longest_stop_us(&self) -> Result<u64> {
+        self.number("/hook_names/longest_stop_us")
+    }
+
+    /// How often symbolizers were called, and how long that took, in microseconds.
+    pub fn symbolizer_calls(&self) -> Result<(u64, u64)> {
+        Ok((
+            self.number("/hook_names/calls")?,
+            self.number("/hook_names/calling_us")?,
+        ))
+    }
+
     /// Who named what hooks gave.
     pub fn hook_names(&self) -> &Value {
         &self.0["hook_names"]
@@ -281,11 +320,20 @@ mod tests {
     #[test]
     fn the_numbers_of_a_summary_are_found() {
         let summary = Summary::parse(
-            r#"{"samples": {"kept": 7, "complete": 6}, "lost": {"total": 3, "ring_full": 1, "ticks": 2}}"#,
+            r#"{"samples": {"kept": 7, "complete": 6}, "lost": {"total": 3, "ring_full": 1, "ticks": 2},
+               "hooks": {"used": 4, "unanswered": 1, "not_asked": {"it was exiting": 0, "it had none": 2}}}"#,
         )
         .unwrap();
         let numbers = [summary.kept(), summary.complete(), summary.lost()];
         assert_eq!(numbers.map(Result::unwrap), [7, 6, 3]);
-        assert!(Summary::parse("{}").unwrap().kept().is_err());
+        let hooks = (summary.hook_answers().unwrap(), summary.unanswered().unwrap());
+        assert_eq!(hooks, (4, 1));
+        let not_asked = summary.not_asked().unwrap();
+        assert_eq!(
+            not_asked.into_iter().collect::<Vec<_>>(),
+            [("it had none".to_owned(), 2)]
+        );
+        let none = Summary::parse("{}").unwrap();
+        assert!(none.kept().is_err() && none.not_asked().is_err());
     }
 }

@@ -37,6 +37,19 @@ pub struct Mapping {
     pub path: String,
 }
 
+impl Traced {
+    /// Whether the sample was taken in the kernel, as far as kernel frames were recorded.
+    pub fn from_kernel(&self) -> bool {
+        let is_kernel = |place: &Rc<Place>| {
+            place
+                .mapping
+                .as_ref()
+                .is_some_and(|mapping| mapping.path == "[kernel]")
+        };
+        self.places.first().is_some_and(is_kernel)
+    }
+}
+
 impl Place {
     /// What is in the file at the address.
     pub fn offset(&self) -> Option<u64> {

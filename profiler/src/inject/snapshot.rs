@@ -6,7 +6,7 @@
 //!
 //! | if we die | then |
 //! |---|---|
-//! | before the clone is made | nobody traces the child, which runs: the stack that it is given leads it straight to `runtime.exit` |
+//! | before the clone is made | nobody traces the child, which runs: the stack that it is given leads it straight to `runtime.exit`, or to exit_group(2) |
 //! | before `PTRACE_O_EXITKILL` is set | likewise |
 //! | later | the kernel kills the child; never the process itself, for which that option is not set |
 //!
@@ -22,7 +22,7 @@ mod sandbox;
 
 use super::error::Error;
 use super::thread::{Call, Fault, WALL};
-use super::{Plan, borrow, lend};
+use super::{Plan, Runtime, borrow, lend};
 use crate::addr::Avma;
 use crate::hooks::Symbolizer;
 use crate::target::process::Process;
@@ -63,6 +63,10 @@ pub struct Asked {
     pub snapshots: u32,
     /// The longest time that a thread of the process was stopped for one.
     pub longest_stop: Duration,
+    /// How often the symbolizer was called.
+    pub calls: u64,
+    /// How long that took.
+    pub calling: Duration,
     /// Why there are addresses left that were not asked for.
     pub refused: Option<Refused>,
 }
@@ -129,9 +133,11 @@ fn one(
         asked.snapshots += 1;
         asked.longest_stop = asked.longest_stop.max(stopped);
         born(child.tid());
+        let begun = Instant::now();
         let result = child
             .prepare()
-            .and_then(|()| converse(&mut child, function, conversation, end));
+            .and_then(|()| converse(&mut child, function, conversation, end, &mut asked.calls));
+        asked.calling += begun.elapsed();
         let inner = child.kill();
         let (_, stopped) = reap(process, plan, inner)?;
         asked.longest_stop = asked.longest_stop.max(stopped);
@@ -145,16 +151,18 @@ fn one(
     })
 }
 
-/// Calls the symbolizer until there is nothing left to ask, or it is broken, or `end` has come.
+/// Calls the symbolizer until there is nothing left to ask, or it is broken, or `end` has come. Counts the calls.
 fn converse(
     child: &mut Child<'_>,
     function: Avma,
     conversation: &mut Symbolizer,
     end: Instant,
+    calls: &mut u64,
 ) -> Result<(), Error> {
     let mut limit = FIRST_CALL;
     while let Some(block) = conversation.next_call() {
         let left = end.saturating_duration_since(Instant::now());
+        *calls += 1;
         let ended = if left.is_zero() {
             Ok(Ended::Broken)
         } else {
@@ -189,7 +197,10 @@ fn check(process: &Process, plan: &Plan) -> Result<(), Error> {
             limit_mib: MAX_COPIED >> 20,
         });
     }
-    let exit = process.memory(plan.exit.0, EXIT.len());
+    let Runtime::Go(go) = &plan.runtime else {
+        return Ok(());
+    };
+    let exit = process.memory(go.exit.0, EXIT.len());
     if exit.or(Err(Error::Gone { pid }))? == EXIT {
         Ok(())
     } else {
@@ -203,18 +214,23 @@ fn check(process: &Process, plan: &Plan) -> Result<(), Error> {
 /// Makes a copy of the process, stopped.
 fn copy<'p>(process: &'p Process, plan: &Plan) -> Result<(Child<'p>, Duration), Error> {
     let (inner, stopped) = lend(process, plan, |thread| {
-        if thread.code_after_call(AFTER_FUTEX.len())? != AFTER_FUTEX {
-            return Err(Error::UnknownShape {
-                pid: process.pid,
-                function: "runtime.futex",
+        let stack = match &plan.runtime {
+            Runtime::Go(go) => {
+                if thread.code_after_call(AFTER_FUTEX.len())? != AFTER_FUTEX {
+                    return Err(Error::UnknownShape {
+                        pid: process.pid,
+                        function: "runtime.futex",
+                    }
+                    .into());
+                }
+                // If nobody holds the child it returns from `runtime.futex` to `runtime.exit`, which has its argument behind
+                // the return address that it does not need. `runtime.futex` stores its result in the last word.
+                let mut stack = [0; 7];
+                (stack[0], stack[2]) = (go.exit.0, u64::from(EXIT_CODE));
+                stack.iter().flat_map(|word| word.to_le_bytes()).collect()
             }
-            .into());
-        }
-        // If nobody holds the child it returns from `runtime.futex` to `runtime.exit`, which has its argument behind
-        // the return address that it does not need. `runtime.futex` stores its result in the last word.
-        let mut stack = [0; 7];
-        (stack[0], stack[2]) = (plan.exit.0, u64::from(EXIT_CODE));
-        let stack: Vec<u8> = stack.iter().flat_map(|word| word.to_le_bytes()).collect();
+            Runtime::Table(calls) => thread.stack_to_exit(calls, EXIT_CODE),
+        };
         let stack = thread.scratch(&stack)?;
         thread.call(Call::Clone, [CLONE_FLAGS, stack, 0, 0, 0, 0])
     })?;

@@ -19,7 +19,7 @@
 //! | without one (its value is 0), or with one that the hook was not asked for | as walked |
 //! | for which the hook gave nothing, or Go functions only | as walked |
 //! | for which the hook went on into Go functions | those before the first of them: Go's are in the walk |
-//! | for which the hook gave the beginning of what was walked | those, then the rest as walked: a hook has room for 32, and some stop sooner |
+//! | for which the hook gave the beginning of what was walked | those, then the rest as walked: a hook has room for 32, and some stop sooner. A context may begin with the frames of the context function and of its callers, which are gone |
 //! | that the walk did not reach | not in the chain: what would stand between is not known |
 //!
 //! Everything else stays as walked, also when the hook names it: Go functions, and the assembly between the

@@ -16,6 +16,11 @@ pub enum Code {
     AsmCgoCall,
 }
 
+/// The frames of a context that were others when the context function was called than they are in the callback: that
+/// function itself, `_cgo_wait_runtime_init_done`, and the stub that called it before it called `crosscall2`
+/// (runtime/cgo/gcc_libinit.c and cmd/cgo/out.go, Go 1.21–1.27).
+const CONTEXT_FRAMES: usize = 3;
+
 /// The walked stack with the hook's frames in place of those that it speaks for.
 pub(super) fn answered(mut rest: &[Item], answer: &Answer, code: impl Fn(Avma) -> Code) -> Vec<MergedFrame> {
     let code = &code;
@@ -28,7 +33,7 @@ pub(super) fn answered(mut rest: &[Item], answer: &Answer, code: impl Fn(Avma) -
         Some(Item::Context(_)) => false,
     };
     let list = (called_by_cgo && !innermost.is_empty()).then_some(&answer.leaf);
-    extend(&mut chain, &innermost, list, code);
+    extend(&mut chain, &innermost, list, 0, code);
 
     while let Some((item, others)) = rest.split_first() {
         rest = others;
@@ -43,7 +48,7 @@ pub(super) fn answered(mut rest: &[Item], answer: &Answer, code: impl Fn(Avma) -
                     rest = others;
                 }
                 let walked = take_segment(&mut rest, code);
-                extend(&mut chain, &walked, answer.context(value), code);
+                extend(&mut chain, &walked, answer.context(value), CONTEXT_FRAMES, code);
             }
         }
     }
@@ -63,11 +68,13 @@ fn take_segment(rest: &mut &[Item], code: impl Fn(Avma) -> Code) -> Vec<MergedFr
     segment
 }
 
-/// Appends the frames of a segment: the hook's, if it has something to say about it.
+/// Appends the frames of a segment: the hook's, if it has something to say about it. Up to `others` of its innermost frames
+/// may not be in the walk.
 fn extend(
     chain: &mut Vec<MergedFrame>,
     walked: &[MergedFrame],
     list: Option<&PcList>,
+    others: usize,
     code: impl Fn(Avma) -> Code,
 ) {
     let pcs = list.map_or(&[][..], |list| list.pcs.as_slice());
@@ -83,23 +90,26 @@ fn extend(
     }));
     // A hook that has reached Go has said everything.
     if in_go.is_none() {
-        chain.extend(what_follows(walked, said));
+        chain.extend(what_follows(walked, said, others));
     }
 }
 
 /// The walked frames that come after those that the hook gave, if it gave just some of them. It may have left out the
-/// innermost ones, as it does where its own functions or a stub of cgo stand.
-fn what_follows<'a>(walked: &'a [MergedFrame], said: &[u64]) -> &'a [MergedFrame] {
-    let is_said = |frames: &[MergedFrame]| {
-        frames
-            .iter()
-            .zip(said)
-            .all(|(frame, &pc)| is_same(frame.address, pc))
+/// innermost ones, as it does where its own functions or a stub of cgo stand; or it may have up to `others` more.
+fn what_follows<'a>(walked: &'a [MergedFrame], said: &[u64], others: usize) -> &'a [MergedFrame] {
+    let after = |said: &[u64]| {
+        let is_said = |frames: &[MergedFrame]| {
+            frames
+                .iter()
+                .zip(said)
+                .all(|(frame, &pc)| is_same(frame.address, pc))
+        };
+        let at = walked.windows(said.len()).position(is_said)?;
+        Some(&walked[at + said.len()..])
     };
-    match walked.windows(said.len()).position(is_said) {
-        Some(at) => &walked[at + said.len()..],
-        None => &[],
-    }
+    (0..=others.min(said.len() - 1))
+        .find_map(|others| after(&said[others..]))
+        .unwrap_or_default()
 }
 
 /// Whether a hook means the frame at `address`. Against the protocol, some hooks give the return address.

@@ -415,6 +415,35 @@ fn recursion_is_completed_at_the_right_depth() {
 }
 
 #[test]
+fn a_context_is_completed_though_its_innermost_frames_were_others_when_it_began() {
+    let stack = [vec![C, C + 8], vec![C + 0x10; 40], vec![C + 0x20]].concat();
+    let mut words = vec![
+        exact(GO),
+        caller(CGOCALLBACK),
+        UserWord::CONTEXT_TAG,
+        2,
+        caller(CROSSCALL2),
+    ];
+    words.extend(stack.iter().map(|&pc| caller(pc)));
+    words.push(caller(ASMCGOCALL));
+    let hook_and_wait = [0xa0, 0xa1];
+    // Just before, the stub called something else.
+    let stub = [C - 0x10];
+    for others in [
+        &stub[..],
+        &[hook_and_wait[1], stub[0]],
+        &[hook_and_wait[0], hook_and_wait[1], stub[0]],
+    ] {
+        let mut said = [others, &stack[1..]].concat();
+        said.truncate(MAX_PCS);
+        let shown = shown(&words, &answer(&[], &[(2, &said)]));
+        // The stub is there once, and the recursion as often as it was walked.
+        assert_eq!(shown.len(), 3 + others.len() + stack.len() - 1 + 1, "{shown:?}");
+        assert_eq!(shown[shown.len() - 3..], ["50010", "50020", "11000"]);
+    }
+}
+
+#[test]
 fn frames_that_only_the_hook_knows_are_not_mixed_with_walked_ones() {
     let stack = stack(5);
     assert_eq!(

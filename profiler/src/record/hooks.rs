@@ -33,9 +33,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// No: nothing in a process is touched.
-    #[default]
     Off,
     /// Where it is possible; elsewhere stacks are as walked, and the run says why.
+    #[default]
     Auto,
     /// Yes: where it is not possible, there is no recording.
     Require,
@@ -51,6 +51,8 @@ pub struct Hooks {
     /// Those that the helper is being put into.
     engaging: HashMap<u32, JoinHandle<Result<Installed, inject::Error>>>,
     counts: Counts,
+    /// Signals that found no room for their answer, as we did not fetch in time.
+    without_room: u64,
     longest_stop: Duration,
     were_engaged: bool,
     /// What there is to tell the user, since it was last taken.
@@ -65,6 +67,8 @@ struct Honoured {
     /// Threads that were asked, as far as their samples have come.
     asked: u64,
     breaker: Breaker,
+    /// Samples without an answer that the hook is not to blame for: there was no room for the answer.
+    excused: u64,
     /// Threads by their thread pointers, as far as they have been asked.
     threads: HashMap<u64, u32>,
 }
@@ -88,8 +92,8 @@ impl Hooks {
     }
 
     /// Called every now and then: looks whether programs have registered a traceback function meanwhile, and puts the
-    /// helper into them, on a thread of its own. Returns the processes whose threads are asked from now on.
-    pub fn tick(&mut self, targets: &mut Targets) -> Vec<u32> {
+    /// helper into them, on a thread of its own.
+    pub fn tick(&mut self, targets: &mut Targets) {
         if !self.waiting.is_empty() && self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
             self.looked = Some(Instant::now());
             for pid in std::mem::take(&mut self.waiting) {
@@ -103,8 +107,7 @@ impl Hooks {
                 }
             }
         }
-        let engaged = self.engaged(JoinHandle::is_finished);
-        for &pid in &engaged {
+        for pid in self.engaged(JoinHandle::is_finished) {
             self.warnings.push(format!(
                 "process {pid} has registered a traceback function: its hooks are honoured from now on"
             ));
@@ -112,7 +115,6 @@ impl Hooks {
                 honoured.ask(pid, targets);
             }
         }
-        engaged
     }
 
     /// Takes over the processes that the helper has come into.
@@ -153,12 +155,14 @@ impl Hooks {
         };
         installed.enable(true);
         self.were_engaged = true;
+        self.longest_stop = self.longest_stop.max(installed.longest_stop());
         let honoured = Honoured {
             process,
             installed,
             join: Join::default(),
             asked: 0,
             breaker: Breaker::default(),
+            excused: 0,
             threads: HashMap::new(),
         };
         self.processes.insert(pid, honoured);
@@ -178,6 +182,7 @@ impl Hooks {
         honoured.join.close();
         honoured.pass_on(targets, &mut each);
         add(&mut self.counts, honoured.join.counts());
+        self.without_room += honoured.installed.without_room();
         self.waiting.insert(pid);
     }
 
@@ -290,6 +295,7 @@ impl Hooks {
             honoured.join.close();
             honoured.pass_on(targets, &mut each);
             add(&mut self.counts, honoured.join.counts());
+            self.without_room += honoured.installed.without_room();
             let sent = all_came.then_some(honoured.asked);
             match honoured.installed.leave(sent) {
                 Ok(left) => {
@@ -316,6 +322,7 @@ impl Hooks {
                 ("the answer came too late", self.counts.late),
                 ("the answer was for no sample", self.counts.no_sample),
                 ("the answer was for another instruction", self.counts.mismatch),
+                ("there was no room for the answer", self.without_room),
             ],
             not_asked: sampled
                 .not_asked
@@ -390,7 +397,9 @@ impl Honoured {
     ) -> bool {
         let mut is_silent = false;
         while let Some((sample, answer)) = self.join.next_ready() {
-            is_silent |= self.breaker.sample(answer.is_some());
+            let is_excused = answer.is_none() && self.excused < self.installed.without_room();
+            self.excused += u64::from(is_excused);
+            is_silent |= self.breaker.sample(answer.is_some() || is_excused);
             each(targets, sample, answer);
         }
         is_silent

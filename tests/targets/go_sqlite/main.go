@@ -32,6 +32,8 @@ func register(name string) error {
 		return fmt.Errorf("there are no hooks called %q", name)
 	}
 	runtime.SetCgoTraceback(0, unsafe.Pointer(hooks.traceback), unsafe.Pointer(hooks.context), C.symbolize)
+	// What the symbolizer keeps, it has from now on.
+	runtime.CallersFrames([]uintptr{uintptr(unsafe.Pointer(hooks.traceback))}).Next()
 	return nil
 }
 
