@@ -35,11 +35,14 @@ extern "C" {
  * What `traceback` is called with.
  *
  * It is called in a signal handler, on the thread that was interrupted: at any instruction, on several threads at once,
- * on an alternate signal stack if the thread has one. Therefore it
+ * on the thread's alternate signal stack (sigaltstack). A thread that has none is not asked, since nobody knows what room
+ * there is on its own. Therefore it
  *
  *   - calls async-signal-safe functions only, takes no lock, allocates nothing, and does not throw or longjmp;
  *   - reads no memory that may be gone: a half-built frame is as likely as any other;
- *   - is quick. One that runs for milliseconds is given up, and not called again for this process.
+ *   - is quick. One that runs for milliseconds is given up, and not called again for this process;
+ *   - may store addresses of its own making, which only `symbolizer` understands, between those of machine code: that is how
+ *     the functions of a script stand where they ran.
  *
  * It is called from another function than the one that was interrupted: begin with the registers in sig_context,
  * and not by counting frames.

@@ -401,7 +401,7 @@ fn each_command_has_a_manual_page() -> Result<()> {
             .arg(&path)
             .stdin(Stdio::null())
             .output()
-            .context("cannot run groff; it is in the package groff-base or groff")?;
+            .context("cannot run groff")?;
         ensure!(
             output.status.success() && output.stderr.is_empty(),
             "{page}: {output:?}"

@@ -5,14 +5,14 @@
 use anyhow::{Result, ensure};
 use profiler_tests::conformance::{Compared, Hooks};
 use profiler_tests::exclusive;
-use profiler_tests::pprof::{self, Sample};
+use profiler_tests::pprof::{self, Frame, Sample};
 use profiler_tests::profiler::{Recorder, Recording, record};
 use profiler_tests::programs::GO_TOOLCHAINS;
 use profiler_tests::stats::{Counts, chance, total_variation};
 use profiler_tests::target::Target;
 use profiler_tests::testprogcgo::{Driven, TestProgCgo};
-use std::fs;
 use std::path::PathBuf;
+use tempfile::TempDir;
 
 /// How much further apart than by chance two profiles may be. What both do not see alike are instructions, some in each
 /// change between Go and C, not stacks.
@@ -36,6 +36,25 @@ const NO_HOOKS: Hooks<'_> = Hooks {
     context_of: |_| 0,
 };
 
+/// The hooks of testprogcgo/tracebackctxt_c.c.
+const NUMBERED: Hooks<'_> = Hooks {
+    frames: &["cFunction"],
+    contexts: true,
+    symbolizer: true,
+    context_of: numbered,
+    ..NO_HOOKS
+};
+
+/// The frames of context n have the lines n · 0x100 + i, and those that are inlined there 0x10000 more.
+fn numbered(frame: &Frame) -> u64 {
+    let line = frame
+        .place
+        .rsplit(':')
+        .next()
+        .and_then(|line| line.parse::<u64>().ok());
+    line.unwrap_or(0) % 0x10000 / 0x100
+}
+
 #[test]
 fn interrupted_c_is_what_the_hook_says_it_is() -> Result<()> {
     let _guard = exclusive();
@@ -54,6 +73,105 @@ fn interrupted_c_is_what_the_hook_says_it_is() -> Result<()> {
         let both = Both::record(&programs, "CgoPprof", Driven::Rounds, "require")?;
         both.agree(&format!("{toolchain} {mode}, CgoPprof"), &hooks)?;
     }
+    Ok(())
+}
+
+#[test]
+fn contexts_and_inlined_functions_stand_as_in_go() -> Result<()> {
+    let _guard = exclusive();
+    let hooks = Hooks {
+        within: "main.TracebackContext",
+        ..NUMBERED
+    };
+    for toolchain in GO_TOOLCHAINS {
+        let programs = TestProgCgo::build(toolchain, "exe")?;
+        let both = Both::record(&programs, "TracebackContext", Driven::Rounds, "require")?;
+        both.agree(&format!("{toolchain}, TracebackContext"), &hooks)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_context_that_comes_and_goes_stands_as_in_go() -> Result<()> {
+    let _guard = exclusive();
+    // Go has this program since 1.26.
+    let programs = TestProgCgo::build("local", "exe")?;
+    let both = Both::record(&programs, "TracebackContextProfile", Driven::Rounds, "require")?;
+    let hooks = Hooks {
+        within: "main._Cfunc_TracebackContextProfileCallGo",
+        ..NUMBERED
+    };
+    both.agree("TracebackContextProfile", &hooks)
+}
+
+#[test]
+fn a_thread_that_go_does_not_know_is_what_the_hook_says_it_is() -> Result<()> {
+    let _guard = exclusive();
+    let hooks = Hooks {
+        within: "cpuHogThread",
+        frames: &["cpuHogThread", "cpuHogThread2"],
+        leaf: true,
+        ..NO_HOOKS
+    };
+    for toolchain in GO_TOOLCHAINS {
+        let programs = TestProgCgo::build(toolchain, "exe")?;
+        let both = Both::record(&programs, "CgoPprofThread", Driven::Once, "require")?;
+        both.agree(&format!("{toolchain}, CgoPprofThread"), &hooks)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_slow_hook_costs_its_own_answers_and_nothing_else() -> Result<()> {
+    let _guard = exclusive();
+    let programs = TestProgCgo::build("local", "exe")?;
+    let (mut target, _folder) = start(&programs, "GoroutineProfile", Driven::Once)?;
+    let pid = target.pid().to_string();
+    let recording = record([
+        "-p",
+        &pid,
+        "-d",
+        "4",
+        "-F",
+        "499",
+        "--no-kernel",
+        "--hooks=require",
+    ])?;
+    ensure!(output(&mut target)? == "OK");
+    ensure!(target.finish()?.status.success());
+    let stacks = recording.stacks()?;
+    let in_callback = stacks.with_frame("main.GoSleep");
+    eprintln!(
+        "GoroutineProfile: {in_callback} of {} samples\n{}",
+        stacks.total(),
+        recording.stderr
+    );
+    ensure!(in_callback >= SAMPLES);
+    ensure!(
+        recording.stderr.contains("is not called any more"),
+        "{}",
+        recording.stderr
+    );
+    Ok(())
+}
+
+#[test]
+fn the_race_detector_finds_no_race_where_hooks_are_asked() -> Result<()> {
+    let _guard = exclusive();
+    let programs = TestProgCgo::build("local", "race")?;
+    let both = Both::record(&programs, "CgoRaceprof", Driven::Rounds, "require")?;
+    let (ours, _) = both.samples()?;
+    // Each frame is the number of the call, times 1024 (testprogcgo/raceprof.go).
+    let said: Vec<&Sample> = ours
+        .iter()
+        .filter(|sample| {
+            sample
+                .frames
+                .iter()
+                .any(|frame| frame.function.contains("unmapped"))
+        })
+        .collect();
+    eprintln!("CgoRaceprof: {} stacks\n{}", said.len(), both.recording.stderr);
     Ok(())
 }
 
@@ -77,7 +195,7 @@ fn go_that_a_thread_of_c_called_is_not_lost_when_c_has_returned() -> Result<()> 
 fn a_thread_that_go_does_not_know_is_recorded_as_walked_without_a_hook() -> Result<()> {
     let _guard = exclusive();
     let programs = TestProgCgo::build("local", "exe")?;
-    let target = Target::start(programs.driven("CgoPprofThreadNoTraceback", Driven::Once))?;
+    let (target, _folder) = start(&programs, "CgoPprofThreadNoTraceback", Driven::Once)?;
     let required = record(["-p", &target.pid().to_string(), "-d", "1", "--hooks=require"])?;
     ensure!(required.status.code() == Some(1), "{required:?}");
     drop(target);
@@ -114,12 +232,14 @@ struct Both {
     recording: Recording,
     /// Files of Go's own profiles.
     own: Vec<PathBuf>,
+    /// Where they are.
+    _folder: TempDir,
 }
 
 impl Both {
     /// Records a program. A driver that runs it in rounds leaves Go's own profile to the program if it takes one.
     fn record(programs: &TestProgCgo, name: &str, how: Driven, hooks: &str) -> Result<Self> {
-        let mut target = Target::start(programs.driven(name, how))?;
+        let (mut target, folder) = start(programs, name, how)?;
         // What was before our recording is not compared.
         let takes_profiles = how == Driven::Rounds && !files(&output(&mut target)?).is_empty();
         let pid = target.pid().to_string();
@@ -135,6 +255,7 @@ impl Both {
         Ok(Self {
             recording,
             own: files(&output),
+            _folder: folder,
         })
     }
 
@@ -194,10 +315,12 @@ impl Both {
     }
 }
 
-impl Drop for Both {
-    fn drop(&mut self) {
-        self.own.iter().for_each(remove);
-    }
+/// Starts a program, which writes its files to a folder of its own.
+fn start(programs: &TestProgCgo, name: &str, how: Driven) -> Result<(Target, TempDir)> {
+    let folder = tempfile::tempdir()?;
+    let mut command = programs.driven(name, how);
+    command.env("TMPDIR", folder.path());
+    Ok((Target::start(command)?, folder))
 }
 
 /// What the program has printed since the last time.
@@ -209,10 +332,6 @@ fn output(target: &mut Target) -> Result<String> {
 fn files(output: &str) -> Vec<PathBuf> {
     let words = output.split_whitespace().map(PathBuf::from);
     words.filter(|path| path.is_file()).collect()
-}
-
-fn remove(file: &PathBuf) {
-    let _ = fs::remove_file(file);
 }
 
 fn side_by_side(ours: &Counts, theirs: &Counts) -> String {

@@ -3,11 +3,14 @@
 
 use anyhow::{Result, ensure};
 use profiler_tests::exclusive;
+use profiler_tests::folded::Folded;
 use profiler_tests::profiler::{Recorder, Recording};
 use profiler_tests::programs::{self, Form};
 use profiler_tests::snapshot::{Freedom, Snapshot};
 use profiler_tests::target::Target;
-use std::process::Command;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// What a sound hook says of the interrupted code, and of a context.
 const LEAF: &str = "[unmapped+0x7000100]";
@@ -113,12 +116,26 @@ fn hooks_that_are_registered_during_the_recording_are_honoured_from_then_on() ->
 #[test]
 fn a_forked_child_is_not_asked_and_its_parent_still_is() -> Result<()> {
     let _guard = exclusive();
-    let recording = recorded(&["sound", "tc"], |target| {
-        target.command("fork")?;
-        ensure!(target.read_line()? == "forked");
-        Ok(())
-    })?;
-    let stacks = &recording.stacks()?.stacks;
+    let program = programs::go("bad_hooks", "local", Form::Exe, "")?;
+    // The children of a command are recorded with it.
+    let (mut command, folder) = Recorder::command(["-F", "499", "--no-kernel", "--hooks=auto", "--"])?;
+    command.arg(&program.path).args(["sound", "tc"]);
+    command
+        .env("GODEBUG", "asyncpreemptoff=1")
+        .stderr(Stdio::inherit());
+    let mut target = Target::start(command)?;
+    // The helper is there as soon as the hooks were found to be registered.
+    let maps = format!("/proc/{}/maps", target.pid());
+    while !fs::read_to_string(&maps)?.contains("profiler-hooks") {
+        target.work_for(Duration::from_millis(10))?;
+    }
+    target.command("fork")?;
+    ensure!(target.read_line()? == "forked");
+    target.work_for(Duration::from_secs(4))?;
+    // The child ends well, or the program does not.
+    ensure!(target.finish()?.status.success());
+    let folded = Folded::parse(&fs::read_to_string(folder.path().join("out.folded"))?)?;
+    let stacks = &folded.stacks;
     let count = |is_child: bool, is_answered: bool| {
         let counted = stacks.iter().filter(|stack| {
             (stack.comm == "child") == is_child && stack.frames.iter().any(|f| f == LEAF) == is_answered
@@ -146,7 +163,7 @@ fn a_program_that_executes_itself_is_asked_anew() -> Result<()> {
         recording.stderr
     );
     ensure!(recording.stacks()?.with_frame(LEAF) > 0);
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", target.pid()))?;
+    let maps = fs::read_to_string(format!("/proc/{}/maps", target.pid()))?;
     ensure!(!maps.contains("profiler-hooks"), "{maps}");
     ensure!(target.finish()?.status.success());
     Ok(())
@@ -173,12 +190,12 @@ fn recorder(target: &Target) -> Result<Recorder> {
 /// sample may be missing.
 fn recorded(arguments: &[&str], meanwhile: impl FnOnce(&mut Target) -> Result<()>) -> Result<Recording> {
     let mut target = start(arguments)?;
-    let before = Snapshot::take(target.pid())?;
+    let before = Snapshot::at_rest(target.pid())?;
     let mut recorder = recorder(&target)?;
     recorder.wait_until_sampling()?;
     meanwhile(&mut target)?;
     let recording = recorder.wait()?;
-    let differences = before.differences(&Snapshot::take(target.pid())?, Freedom::GoRuntime);
+    let differences = before.differences(&Snapshot::at_rest(target.pid())?, Freedom::GoRuntime);
     ensure!(
         differences.is_empty(),
         "{arguments:?}: not as it was:\n{}\n{}",

@@ -234,7 +234,7 @@ fn a_program_in_c_is_shown_for_people() -> Result<()> {
         "no Go runtime",
         "(a\\u{1b}[2Jb)",
         "[vdso]",
-        "hooks can be honoured: no, because the process has no Go runtime\n",
+        "hooks can be honoured: no, because the process has no Go runtime, and no table of traceback hooks\n",
     ] {
         ensure!(text.contains(words), "there is no {words:?} in\n{text}");
     }

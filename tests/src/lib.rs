@@ -5,7 +5,9 @@
 //! * [`comparable`] makes our stacks and those of Go's own profile comparable, [`functions`] finds functions without names.
 //! * [`chain`] says which call chains are true, and judges stacks by it.
 //! * [`conformance`] brings our stacks and those of Go's own profile into one form.
-//! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave.
+//! * [`synthetic`] makes profiles that nobody recorded.
+//! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave, [`usage`] what a program
+//!   needed.
 //! * [`harm`] records a program that is easily harmed.
 //! * [`snapshot`] takes down what a process looks like, to prove that it was left alone.
 
@@ -23,9 +25,11 @@ pub mod profiler;
 pub mod programs;
 pub mod snapshot;
 pub mod stats;
+pub mod synthetic;
 pub mod target;
 pub mod testprogcgo;
 pub mod traced;
+pub mod usage;
 
 /// Lets one end-to-end test run at a time: each wants the CPUs to itself.
 ///

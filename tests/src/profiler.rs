@@ -108,12 +108,8 @@ impl Recorder {
     /// ends before.
     pub fn wait_until_sampling(&mut self) -> Result<()> {
         let start = Instant::now();
-        let fds = format!("/proc/{}/fdinfo", self.child.id());
         loop {
-            let sampling = fs::read_dir(&fds)?
-                .flatten()
-                .any(|fd| fs::read_to_string(fd.path()).is_ok_and(|info| info.contains("link_type:\tperf")));
-            if sampling {
+            if self.is_sampling() {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
@@ -129,6 +125,15 @@ impl Recorder {
             );
             std::thread::yield_now();
         }
+    }
+
+    /// Whether the profiler samples now.
+    pub fn is_sampling(&self) -> bool {
+        let fds = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id()));
+        fds.into_iter()
+            .flatten()
+            .flatten()
+            .any(|fd| fs::read_to_string(fd.path()).is_ok_and(|info| info.contains("link_type:\tperf")))
     }
 
     /// Sends the profiler a signal.

@@ -117,6 +117,30 @@ pub fn go(folder: &str, toolchain: &str, form: Form, tags: &str) -> Result<Progr
     })
 }
 
+/// Builds the Go program in `folder`, as the file `folder-name`, with the C compiler `cc` and flags of `go build`.
+pub fn go_with(folder: &str, name: &str, cc: &str, flags: &[&str]) -> Result<Program> {
+    let _building = building();
+    let path = output(&format!("{folder}-{name}"))?;
+    let mut build = Command::new("go");
+    build
+        .current_dir(targets().join(folder))
+        .env_remove("GOFLAGS")
+        .env_remove("CGO_CFLAGS")
+        .env("CGO_ENABLED", "1")
+        .env("CC", cc)
+        .args(["build", "-o"])
+        .arg(&path)
+        .args(flags)
+        .arg(".");
+    run(&mut build)?;
+    Ok(Program {
+        path,
+        folder: folder.to_owned(),
+        common: "go.chains.txt",
+        stripped: false,
+    })
+}
+
 /// Builds the C or C++ program `source` (`folder/file.c`), without frame pointers and without tail calls.
 pub fn native(source: &str) -> Result<Program> {
     compile(source, &[])

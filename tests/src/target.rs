@@ -7,6 +7,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -48,11 +49,12 @@ impl Target {
         };
         let line = target.read_line()?;
         let pid = line.strip_prefix("ready ").and_then(|pid| pid.parse().ok());
-        target.pid = pid.with_context(|| format!("{command:?} did not say that it is ready but {line:?}"))?;
+        let pid = pid.with_context(|| format!("{command:?} did not say that it is ready but {line:?}"))?;
+        target.pid = outside(target.child.id(), pid).unwrap_or(pid);
         Ok(target)
     }
 
-    /// The process id that the program gave.
+    /// The process id that the program gave, as it is seen here.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -113,6 +115,26 @@ impl Target {
     fn id(&self) -> Result<Pid> {
         Pid::from_raw(self.pid.cast_signed()).context("the program has no process id")
     }
+}
+
+/// The process that calls itself `inside` in its PID namespace: `child`, or what that has started.
+fn outside(child: u32, inside: u32) -> Option<u32> {
+    let mut pids = vec![child];
+    while let Some(pid) = pids.pop() {
+        // `NSpid: OUTSIDE … INSIDE` (proc_pid_status(5)).
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        if ids.and_then(|ids| ids.split_ascii_whitespace().last()) == Some(&inside.to_string()) {
+            return Some(pid);
+        }
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        pids.extend(
+            children
+                .split_ascii_whitespace()
+                .filter_map(|pid| pid.parse::<u32>().ok()),
+        );
+    }
+    None
 }
 
 impl Drop for Target {

@@ -45,26 +45,15 @@ impl TestProgCgo {
     /// Builds the programs from the sources that the toolchain itself has. `mode` is for `-buildmode`, or `race`: with the
     /// race detector.
     pub fn build(toolchain: &str, mode: &str) -> Result<Self> {
-        let go = || {
-            let mut go = Command::new("go");
-            go.env("GOTOOLCHAIN", toolchain)
-                .env_remove("GOFLAGS")
-                .env_remove("CGO_CFLAGS")
-                .env("CGO_ENABLED", "1");
-            go
-        };
-        let root = run(go().args(["env", "GOROOT"]))?;
-        let sources = Path::new(root.trim()).join("src/runtime/testdata/testprogcgo");
+        let sources = sources(toolchain, "testprogcgo")?;
         let overlay = tempfile::tempdir()?;
         let replacements = overlay.path().join("overlay.json");
         fs::write(&replacements, overlaid(&sources, overlay.path())?.to_string())?;
-        let path = cargo_target()
-            .canonicalize()?
-            .join("tests-targets")
-            .join(format!("testprogcgo-{toolchain}-{mode}"));
-        let mut build = go();
+        let path = built(&format!("testprogcgo-{toolchain}-{mode}"))?;
+        let mut build = go(toolchain);
         build
             .current_dir(&sources)
+            .env("CGO_ENABLED", "1")
             .arg("build")
             .arg("-overlay")
             .arg(replacements);
@@ -94,6 +83,39 @@ impl TestProgCgo {
         command.arg(name);
         command
     }
+}
+
+/// Runs one of the programs that Go's distribution tests its runtime with where there is no C (runtime/testdata/testprog),
+/// built without cgo by the newest toolchain.
+pub fn without_cgo(name: &str) -> Result<Command> {
+    let path = built("testprog-local")?;
+    let mut build = go("local");
+    build
+        .current_dir(sources("local", "testprog")?)
+        .env("CGO_ENABLED", "0")
+        .args(["build", "-o"]);
+    run(build.arg(&path).arg("."))?;
+    let mut command = Command::new(path);
+    command.arg(name);
+    Ok(command)
+}
+
+fn go(toolchain: &str) -> Command {
+    let mut go = Command::new("go");
+    go.env("GOTOOLCHAIN", toolchain)
+        .env_remove("GOFLAGS")
+        .env_remove("CGO_CFLAGS");
+    go
+}
+
+/// Where the toolchain has the sources of its test programs.
+fn sources(toolchain: &str, folder: &str) -> Result<PathBuf> {
+    let root = run(go(toolchain).args(["env", "GOROOT"]))?;
+    Ok(Path::new(root.trim()).join("src/runtime/testdata").join(folder))
+}
+
+fn built(name: &str) -> Result<PathBuf> {
+    Ok(cargo_target().canonicalize()?.join("tests-targets").join(name))
 }
 
 /// What is laid over Go's own directory, where alone packages of Go's own may be imported: our driver, and copies of

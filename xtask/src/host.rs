@@ -36,6 +36,13 @@ pub const CXX: &[Package] = &[Package {
     present: || answers("g++", &["--version"]),
 }];
 
+/// What reads manual pages.
+pub const GROFF: &[Package] = &[Package {
+    debian: "groff-base",
+    elsewhere: "groff",
+    present: || answers("groff", &["--version"]),
+}];
+
 /// What the demo target is linked with.
 pub const SQLITE: &[Package] = &[Package {
     debian: "libsqlite3-dev",

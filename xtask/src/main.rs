@@ -3,6 +3,7 @@
 //! A task says what it does, installs what is missing (after saying what and why) and ends with the first
 //! failure.
 
+mod bench;
 mod bpf;
 mod command;
 mod demo;
@@ -28,6 +29,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure what depends on the machine, and print it beside what was promised
+    Bench {
+        /// What to measure; everything if not given
+        #[arg(value_name = "PART")]
+        parts: Vec<String>,
+    },
     /// Build the BPF object that the profiler embeds, profiler/bpf/profiler.bpf.o
     Bpf {
         /// Only check that the object fits its sources; needs no toolchain
@@ -48,6 +55,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().task {
+        Task::Bench { parts } => bench::run(&parts),
         Task::Bpf { check: true } => bpf::check(),
         Task::Bpf { check: false } => bpf::build(),
         Task::Demo => demo::run(),

@@ -30,7 +30,7 @@ pub static CONFIG: Config = Config {
     task_altstack_size: 0,
     task_sighand: 0,
     sighand_action: 0,
-    padding: 0,
+    mapping_start: 0,
 };
 
 /// The configuration, read so that the compiler cannot take the value above for granted.

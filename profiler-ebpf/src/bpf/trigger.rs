@@ -1,12 +1,12 @@
 //! Asking a sampled thread what the traceback hooks of its program say: by a signal, sent so that it disturbs nothing.
 //!
 //! A thread is asked only where it was interrupted in user mode: it cannot be in a system call then, so none is
-//! interrupted, and the signal's handler runs at the very instruction that was sampled. While it runs, the thread is on
-//! its alternate stack, where it is not asked again.
+//! interrupted, and the signal's handler runs at the very instruction that was sampled. While it runs, the thread has the
+//! signal blocked, and is not asked again.
 
 use super::maps::{Scratch, config, count};
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_send_signal_thread};
+use aya_ebpf::helpers::generated::{bpf_find_vma, bpf_probe_read_kernel, bpf_send_signal_thread};
 use core::ffi::c_void;
 use core::ptr::addr_of_mut;
 use profiler_abi::kfunc;
@@ -17,6 +17,8 @@ use profiler_abi::table::{Asking, Counter, ProcSlot};
 const EXITING: u64 = 4;
 /// Size of `struct k_sigaction` on x86-64: handler, flags, restorer and mask (include/linux/signal_types.h).
 const ACTION_BYTES: u32 = 32;
+/// What Go gives its own handlers (runtime/os_linux.go, `malg(32 * 1024)`). The kernel's frame and ours take less than half.
+const ROOM: u64 = 32 * 1024;
 /// `PIDTYPE_PID` (include/linux/pid_types.h): the signal is for the thread, not for its process.
 const PIDTYPE_PID: u32 = 0;
 
@@ -87,7 +89,12 @@ fn admit(
         word(task, config.task_altstack)?,
         word(task, config.task_altstack_size)?,
     );
-    if size == 0 || sp.wrapping_sub(stack) < size {
+    // Threads that no runtime has set up have none: their handlers run on the stack that they interrupt, Go's as well.
+    let has_room = match size {
+        0 => room(task, sp)? >= ROOM,
+        size => sp.wrapping_sub(stack) >= size,
+    };
+    if !has_room {
         return Err(Counter::NotAskedNoStack);
     }
     // The first word of an action is its handler.
@@ -151,6 +158,40 @@ unsafe fn send_signal_task(task: *const task_struct, signal: u32, kind: u32, coo
     let call: SendSignalTask = unsafe { core::mem::transmute(kfunc::SEND_SIGNAL_TASK as usize) };
     // SAFETY: by the contract of this function.
     unsafe { call(task, signal, kind, cookie) }
+}
+
+/// How many bytes there are below `sp` in the mapping that it is in.
+#[inline(always)]
+fn room(task: *const task_struct, sp: u64) -> Result<u64, Counter> {
+    let mut start = u64::MAX;
+    // SAFETY: the callback has the signature that bpf_find_vma wants, and its context is on our stack.
+    let found = unsafe {
+        bpf_find_vma(
+            task.cast_mut(),
+            sp,
+            store_start as *const () as *mut c_void,
+            (&raw mut start).cast(),
+            0,
+        )
+    };
+    match found {
+        0 => Ok(sp.saturating_sub(start)),
+        // Another thread is about to change the mappings.
+        _ => Err(Counter::NotAskedBusy),
+    }
+}
+
+/// Stores where the mapping, a `struct vm_area_struct`, begins.
+unsafe extern "C" fn store_start(
+    _task: *const task_struct,
+    mapping: *const task_struct,
+    start: *mut c_void,
+) -> i64 {
+    if let Ok(word) = word(mapping, config().mapping_start) {
+        // SAFETY: `room` passes the address of a word.
+        unsafe { *start.cast::<u64>() = word };
+    }
+    0
 }
 
 /// A word of a kernel struct, at an offset that user space took from the kernel's BTF.

@@ -178,8 +178,8 @@ pub struct Config {
     pub task_sighand: u32,
     /// Offset of `action` in `struct sighand_struct`.
     pub sighand_action: u32,
-    /// Nothing.
-    pub padding: u32,
+    /// Offset of `vm_start` in `struct vm_area_struct`.
+    pub mapping_start: u32,
 }
 
 /// Counters that the BPF program keeps, one array per CPU.
@@ -207,7 +207,7 @@ pub enum Counter {
     NotAskedPending = 8,
     /// ... because a frame of their stack is in a danger zone.
     NotAskedDanger = 9,
-    /// ... because they have no alternate stack for signals, or are on it.
+    /// ... because there is no room for a handler: on their alternate stack, which they are on already, or on their own.
     NotAskedNoStack = 10,
     /// ... because enough were asked in the last moment.
     NotAskedRate = 11,

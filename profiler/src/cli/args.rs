@@ -30,7 +30,7 @@ pub enum Command {
     Flamegraph(Flamegraph),
     Convert(Convert),
     Diff(Diff),
-    Check(Check),
+    Check(Box<Check>),
     Inspect(Inspect),
     Doctor(Doctor),
     Completions(Completions),
@@ -188,6 +188,8 @@ Examples:
   profiler check --baseline main-*.pb.gz --candidate branch-*.pb.gz \\
     --format github --format markdown=summary.md --format junit=check.xml
   sudo profiler check --record 8 --against ./bench-old -- ./bench-new
+  sudo profiler check --update baselines --record 8 -- ./bench        # on the main branch
+  sudo profiler check --baseline-dir baselines --record 8 -- ./bench  # on others
 
 Exit code:
   0  pass: nothing got slower
@@ -196,8 +198,26 @@ Exit code:
   3  inconclusive: these data cannot show it; the report says why")]
 pub struct Check {
     /// Profiles of the version to compare with.
-    #[arg(long, required_unless_present = "against", value_name = "FILE", num_args = 1..)]
+    #[arg(long, required_unless_present_any = ["against", "update", "baseline_dir"], value_name = "FILE", num_args = 1..)]
     pub baseline: Vec<PathBuf>,
+
+    /// Compare with the runs that --update keeps in this directory, of hosts like the candidate's.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["baseline", "against", "update"])]
+    pub baseline_dir: Option<PathBuf>,
+
+    /// Compare with the runs kept in this directory, of hosts like the candidate's, and if the check does not fail keep
+    /// the candidate's there as well. As long as fewer than 3 are there, they are kept without a verdict.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["baseline", "against"])]
+    pub update: Option<PathBuf>,
+
+    /// How many runs --update keeps of each class of hosts: the youngest.
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "update",
+          value_parser = clap::value_parser!(u32).range(3..=1000))]
+    pub keep: u32,
+
+    /// After how many days a kept run counts no more; --update removes it.
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub max_age: u64,
 
     /// Profiles of the version in question.
     #[arg(long, required_unless_present = "record", value_name = "FILE", num_args = 1..)]
@@ -208,7 +228,8 @@ pub struct Check {
           value_parser = clap::value_parser!(u32).range(1..=100))]
     pub record: Option<u32>,
 
-    /// Record as many runs of this line for the shell, in turns; they are the baseline.
+    /// Record as many runs of this line for the shell, in turns; they are the baseline. A line without quotes, variables and
+    /// the like is run without a shell, so that the recording is of the program.
     #[arg(
         long,
         value_name = "COMMAND",
@@ -390,7 +411,7 @@ mod tests {
 
     fn check(args: &[&str]) -> Result<Check, clap::Error> {
         match Cli::try_parse_from(["profiler", "check"].iter().chain(args))?.command {
-            Command::Check(check) => Ok(check),
+            Command::Check(check) => Ok(*check),
             other => panic!("{other:?}"),
         }
     }

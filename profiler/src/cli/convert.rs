@@ -1,6 +1,6 @@
 //! `profiler convert` and `profiler flamegraph`: a saved profile in another format.
 
-use super::{args, inputs, outputs};
+use super::{args, inputs, outputs, stdout};
 use anyhow::{Context, Result, bail};
 use profiler::format::{self, Format};
 use std::path::Path;
@@ -24,13 +24,12 @@ pub fn flamegraph(args: &args::Flamegraph) -> Result<ExitCode> {
 }
 
 /// Everything is read and made before anything is written.
-#[expect(clippy::print_stdout, reason = "the result of the command")]
 fn write(input: &Path, output: &Path, format: Format) -> Result<ExitCode> {
     outputs::check(output)?;
     let profile = inputs::read(input)?;
     let bytes = format::write(&profile, format)
         .with_context(|| format!("cannot write {} as {}", input.display(), output.display()))?;
     outputs::write(output, &bytes)?;
-    println!("wrote {}", output.display());
+    stdout::write(format!("wrote {}\n", output.display()).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

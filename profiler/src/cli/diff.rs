@@ -17,6 +17,7 @@ pub fn run(args: &args::Diff) -> Result<ExitCode> {
         .collect::<Result<Vec<_>>>()?;
     let mut pair = Pair::with_stacks();
     sides::load(&mut pair, &baseline, &candidate)?;
+    pair.check()?;
     // Everything is made before anything is written.
     let files = outputs
         .into_iter()

@@ -50,3 +50,18 @@ fn thread_of(tid: u32) -> Option<u32> {
         .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())?;
     (tgid != tid).then_some(tgid)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::of;
+    use profiler::sampler;
+
+    #[test]
+    fn whoever_cannot_sample_is_sent_to_the_doctor() {
+        let error = anyhow::Error::from(sampler::Error::NotOurs { what: "map" }).context("cannot record");
+        assert!(of(&error).is_some_and(|hint| hint.contains("profiler doctor")));
+        let btf = sampler::Error::Btf(std::io::ErrorKind::NotFound.into());
+        assert!(of(&btf.into()).is_some_and(|hint| hint.contains("CONFIG_DEBUG_INFO_BTF")));
+        assert!(of(&anyhow::anyhow!("something else")).is_none());
+    }
+}

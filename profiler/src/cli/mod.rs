@@ -1,6 +1,7 @@
 //! The command line: the only part that prints and that decides exit codes.
 
 mod args;
+mod baselines;
 mod check;
 mod convert;
 mod diff;

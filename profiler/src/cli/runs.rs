@@ -31,7 +31,7 @@ pub fn record(n: u32, frequency: u64, command: &[OsString], against: Option<&str
     for number in 1..=n {
         if let Some(line) = against {
             let path = runs._folder.path().join(format!("against-{number}.pb.gz"));
-            run(&path, frequency, &["sh", "-c", line].map(OsString::from))?;
+            run(&path, frequency, &words(line))?;
             runs.baseline.push(path);
         }
         let path = runs._folder.path().join(format!("run-{number}.pb.gz"));
@@ -39,6 +39,19 @@ pub fn record(n: u32, frequency: u64, command: &[OsString], against: Option<&str
         runs.candidate.push(path);
     }
     Ok(runs)
+}
+
+/// The command that a line stands for. One that has nothing for a shell is run without it: it is the program then, and not
+/// the shell, that the recording is of.
+fn words(line: &str) -> Vec<OsString> {
+    let plain = |c: char| c.is_alphanumeric() || " \t/._-+:,@%=".contains(c);
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words.first() {
+        Some(program) if line.chars().all(plain) && !program.contains('=') => {
+            words.into_iter().map(OsString::from).collect()
+        }
+        _ => ["sh", "-c", line].map(OsString::from).to_vec(),
+    }
 }
 
 fn run(path: &Path, frequency: u64, command: &[OsString]) -> Result<()> {
@@ -63,4 +76,23 @@ fn run(path: &Path, frequency: u64, command: &[OsString]) -> Result<()> {
         output.status,
         String::from_utf8_lossy(said).trim()
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn a_line_is_run_by_a_shell_only_if_it_needs_one() {
+        for (line, expected) in [
+            ("./old  -n 8 --in=a.txt", &["./old", "-n", "8", "--in=a.txt"][..]),
+            ("cd old && ./bench", &["sh", "-c", "cd old && ./bench"]),
+            ("./old 'a b'", &["sh", "-c", "./old 'a b'"]),
+            ("GOGC=off ./old", &["sh", "-c", "GOGC=off ./old"]),
+            ("./old $N", &["sh", "-c", "./old $N"]),
+            ("", &["sh", "-c", ""]),
+        ] {
+            assert_eq!(words(line), expected, "{line}");
+        }
+    }
 }

@@ -1,40 +1,68 @@
 //! The profiles of two sides, from files.
 
 use super::inputs;
-use anyhow::{Context, Result, bail};
-use profiler::compare::{Pair, Side};
+use anyhow::{Context, Result};
+use profiler::compare::{Counted, Pair, Side};
 use profiler::format::pprof;
 use profiler::profile::Profile;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 
-/// Adds the files to their sides. They are read two at a time: unpacking is most of the work.
+/// The most threads that read: more would need more memory than a check should.
+const MAX_WORKERS: usize = 4;
+
+/// Adds the files to their sides. They are read and counted on several threads: that is nearly all of the work.
 ///
 /// # Errors
 /// One of them is not a CPU profile, or does not fit the others; the message names it.
-pub fn load<'a>(
-    pair: &mut Pair,
-    baseline: &'a [impl AsRef<Path>],
-    candidate: &'a [impl AsRef<Path>],
-) -> Result<()> {
+pub fn load(pair: &mut Pair, baseline: &[PathBuf], candidate: &[PathBuf]) -> Result<()> {
     let files: Vec<(Side, &Path)> = baseline
         .iter()
-        .map(|path| (Side::Baseline, path.as_ref()))
-        .chain(candidate.iter().map(|path| (Side::Candidate, path.as_ref())))
+        .map(|path| (Side::Baseline, path.as_path()))
+        .chain(candidate.iter().map(|path| (Side::Candidate, path.as_path())))
         .collect();
-    for files in files.chunks(2) {
-        let profiles: Vec<Result<Profile>> = std::thread::scope(|scope| {
-            let readers: Vec<_> = files.iter().map(|(_, path)| scope.spawn(|| read(path))).collect();
-            readers
-                .into_iter()
-                .map(|reader| reader.join().unwrap_or_else(|_| bail!("a worker failed")))
-                .collect()
-        });
-        for ((side, path), profile) in files.iter().zip(profiles) {
-            pair.add(*side, &path.to_string_lossy(), &profile?)?;
+    let with_stacks = pair.has_stacks();
+    let workers = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_WORKERS);
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| -> Result<()> {
+        // Without room, so that nobody is far ahead of what was added.
+        let (sender, receiver) = mpsc::sync_channel(0);
+        for _ in 0..workers {
+            let (sender, next, files) = (sender.clone(), &next, &files);
+            scope.spawn(move || {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((_, path)) = files.get(at) else { break };
+                    if sender.send((at, count(path, with_stacks))).is_err() {
+                        // Another file was refused.
+                        break;
+                    }
+                }
+            });
         }
-    }
-    pair.check()?;
-    Ok(())
+        drop(sender);
+        // In the order in which they were named, whoever is first.
+        let mut waiting = BTreeMap::new();
+        let mut due = 0;
+        for (at, counted) in receiver {
+            waiting.insert(at, counted);
+            while let Some(counted) = waiting.remove(&due) {
+                pair.add_counted(files[due].0, counted?)?;
+                due += 1;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn count(path: &Path, with_stacks: bool) -> Result<Counted> {
+    let profile = read(path)?;
+    Ok(Counted::of(&path.to_string_lossy(), &profile, with_stacks)?)
 }
 
 fn read(path: &Path) -> Result<Profile> {
@@ -43,7 +71,6 @@ fn read(path: &Path) -> Result<Profile> {
 
 #[cfg(test)]
 mod tests {
-    use super::load;
     use profiler::compare::Pair;
     use profiler::format::pprof;
     use profiler::profile::{Builder, Frame, Kind, Meta, Origin, Summary, Thread};
@@ -90,6 +117,12 @@ mod tests {
         path
     }
 
+    fn load(baseline: &[PathBuf], candidate: &[PathBuf]) -> anyhow::Result<()> {
+        let mut pair = Pair::default();
+        super::load(&mut pair, baseline, candidate)?;
+        Ok(pair.check()?)
+    }
+
     #[test]
     fn an_error_names_the_file_and_the_problem() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -103,18 +136,18 @@ mod tests {
             ("text.pb.gz", b"no profile", "pprof"),
         ] {
             let candidate = [file(folder.path(), name, bytes)];
-            let error = load(&mut Pair::default(), &baseline, &candidate).expect_err(name);
+            let error = load(&baseline, &candidate).expect_err(name);
             let message = format!("{error:#}");
             assert!(
                 message.contains(name) && message.contains(problem),
                 "{name}: {message}"
             );
         }
-        let error = load(&mut Pair::default(), &baseline, &[folder.path()]).expect_err("a directory");
+        let error = load(&baseline, &[folder.path().to_owned()]).expect_err("a directory");
         assert!(format!("{error:#}").contains("directory"), "{error:#}");
         let missing = folder.path().join("missing.pb.gz");
-        let error = load(&mut Pair::default(), &baseline, &[missing]).expect_err("missing");
+        let error = load(&baseline, &[missing]).expect_err("missing");
         assert!(format!("{error:#}").contains("missing.pb.gz"), "{error:#}");
-        load(&mut Pair::default(), &baseline, &baseline).expect("a profile fits itself");
+        load(&baseline, &baseline).expect("a profile fits itself");
     }
 }

@@ -6,7 +6,7 @@ use super::stats::{self, Estimate};
 use super::{FunctionId, Issue, Pair, Side, comparable, moved};
 
 /// With fewer runs on a side nothing is decided.
-pub(super) const MIN_RUNS: usize = 3;
+pub const MIN_RUNS: usize = 3;
 
 /// A change that a useful check can show, in multiples of the smallest change that is a regression.
 const USEFUL: f64 = 5.0;
@@ -164,6 +164,15 @@ pub struct Judgement {
 }
 
 impl Judgement {
+    /// Whether the cost of anything is surely another than it was, up or down: then the candidate's runs and the baseline's are
+    /// not runs of the same.
+    pub fn changed(&self) -> bool {
+        let statuses = self.findings.iter().map(|finding| finding.evidence.status);
+        statuses
+            .chain(self.program.iter().map(|program| program.evidence.status))
+            .any(|status| !matches!(status, Status::Unchanged | Status::Suspect))
+    }
+
     /// Whether the check fails under this policy, and the exit code that says so: 0, 2 or 3.
     pub fn exit_code(&self, policy: &Policy) -> u8 {
         let fails = |what| policy.fail_on.contains(&what);
@@ -187,8 +196,13 @@ impl Judgement {
 pub fn judge(pair: &Pair, policy: &Policy) -> Judgement {
     let issues = comparable::issues(pair, policy);
     let runs = Side::BOTH.map(|side| pair.runs(side).len());
-    let program = program(pair, policy);
-    let rows = measure::rows(pair, policy);
+    let both = runs.iter().all(|&runs| runs > 0);
+    let program = if both { program(pair, policy) } else { None };
+    let rows = if both {
+        measure::rows(pair, policy)
+    } else {
+        Vec::new()
+    };
     let shift = measure::common_shift(
         &rows,
         program.as_ref().map(|program| program.evidence.change.ln_1p()),
@@ -259,6 +273,7 @@ impl Judgement {
         for side in Side::BOTH {
             match self.runs[side as usize] {
                 n if n >= MIN_RUNS => {}
+                0 => doubts.push(format!("the {} has no runs: there is nothing to compare", side.label())),
                 n => doubts.push(format!(
                     "the {} has {n} {}, and runs of unchanged code differ: at least {MIN_RUNS} are needed, 8 are good",
                     side.label(),

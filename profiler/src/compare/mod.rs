@@ -17,6 +17,7 @@
 //! Nothing here does I/O or reads a clock.
 
 mod comparable;
+mod count;
 mod difference;
 mod judge;
 mod measure;
@@ -31,7 +32,8 @@ mod testing;
 mod tests;
 
 pub use comparable::{Fact, Issue};
+pub use count::{Counted, Function, FunctionId};
 pub use difference::{Change, Difference};
-pub use judge::{Evidence, Finding, Judgement, Measure, Program, Status, Verdict, judge};
-pub use pair::{Error, Function, FunctionId, Pair, Run, Side};
+pub use judge::{Evidence, Finding, Judgement, MIN_RUNS, Measure, Program, Status, Verdict, judge};
+pub use pair::{Error, Pair, Run, Side};
 pub use policy::{FailOn, FunctionRule, Policy, PolicyError, ProgramCost};

@@ -1,9 +1,9 @@
 //! The runs of both sides, as counts by function.
 
-use crate::format::folded;
-use crate::profile::{Frame, Kind, Profile, StackId};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use super::count::{Counted, Counts, Function, FunctionId, Functions, Stack};
+use crate::profile::Profile;
+use foldhash::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 /// Which set of profiles.
@@ -26,31 +26,6 @@ impl Side {
             Self::Candidate => "candidate",
         }
     }
-}
-
-/// Handle of a [`Function`] of a [`Pair`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FunctionId(pub u32);
-
-/// A function of either side. What has the same name is the same function, wherever its code lies: addresses
-/// change with every build.
-#[derive(Clone, Debug)]
-pub struct Function {
-    /// The name as in folded stacks; for code without a name, that of its module.
-    pub name: String,
-    /// Source file, if known.
-    pub file: Option<String>,
-    /// Where it starts in that file, or else the first line of it that was seen.
-    pub line: Option<u32>,
-}
-
-/// How often a function was seen in a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    /// Samples whose innermost frame it is.
-    pub(super) own: u64,
-    /// Samples that it is in, recursion counted once.
-    pub(super) total: u64,
 }
 
 /// One profile.
@@ -76,13 +51,18 @@ pub struct Run {
     pub build_ids: BTreeMap<String, String>,
     /// Two runs with the same are the same recording.
     pub(super) fingerprint: u64,
-    counts: Vec<Counts>,
+    pub(super) counts: Vec<Counts>,
 }
 
 impl Run {
     /// CPU time of the run in seconds, if the file says what a sample stands for.
     pub fn cpu_seconds(&self) -> Option<f64> {
         (self.frequency_hz > 0).then(|| self.samples as f64 / self.frequency_hz as f64)
+    }
+
+    /// A number that no other recording has.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 
     pub(super) fn counts(&self, function: FunctionId) -> Counts {
@@ -102,8 +82,7 @@ pub(super) struct Node {
 /// Both sides.
 #[derive(Debug, Default)]
 pub struct Pair {
-    functions: Vec<Function>,
-    by_name: HashMap<String, FunctionId>,
+    functions: Functions,
     /// Who called whom, on either side.
     calls: HashSet<(FunctionId, FunctionId)>,
     runs: [Vec<Run>; 2],
@@ -182,36 +161,51 @@ impl Pair {
     /// # Errors
     /// [`Error::Empty`], and [`Error::MixedRates`] if it was not sampled like those before it.
     pub fn add(&mut self, side: Side, name: &str, profile: &Profile) -> Result<(), Error> {
-        let name = crate::format::escape(name).into_owned();
-        let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
-        if samples == 0 {
-            return Err(Error::Empty { name });
-        }
+        self.add_counted(side, Counted::of(name, profile, self.has_stacks())?)
+    }
+
+    /// Whether [`Counted::of`] has to keep stacks for this pair.
+    pub fn has_stacks(&self) -> bool {
+        self.stacks.is_some()
+    }
+
+    /// Adds a run.
+    ///
+    /// # Errors
+    /// [`Error::MixedRates`] if it was not sampled like those before it.
+    pub fn add_counted(&mut self, side: Side, counted: Counted) -> Result<(), Error> {
+        let mut run = counted.run;
         if let Some(first) = self.runs.iter().flatten().next()
-            && first.frequency_hz != profile.meta.frequency_hz
+            && first.frequency_hz != run.frequency_hz
         {
             return Err(Error::MixedRates {
-                name,
-                found: profile.meta.frequency_hz,
+                name: run.name,
+                found: run.frequency_hz,
                 first: first.name.clone(),
                 expected: first.frequency_hz,
             });
         }
-        let counts = self.count(side, profile);
-        let meta = &profile.meta;
-        self.runs[side as usize].push(Run {
-            name,
-            samples,
-            complete: profile.summary.complete(),
-            lost: profile.summary.lost(),
-            frequency_hz: meta.frequency_hz,
-            start: meta.start,
-            duration: meta.duration,
-            facts: facts(profile),
-            build_ids: build_ids(profile),
-            fingerprint: fingerprint(profile),
-            counts,
-        });
+        // Handles in that run, as handles here.
+        let functions = counted.functions.into_entries();
+        let ids: Vec<FunctionId> = functions
+            .map(|function| self.functions.intern(function))
+            .collect();
+        let here = |id: FunctionId| ids[id.0 as usize];
+        let mut counts = vec![Counts::default(); self.functions.entries().len()];
+        for (id, run_counts) in ids.iter().zip(&run.counts) {
+            counts[id.0 as usize] = *run_counts;
+        }
+        run.counts = counts;
+        self.calls.extend(
+            counted
+                .calls
+                .iter()
+                .map(|&(caller, callee)| (here(caller), here(callee))),
+        );
+        if let (Some(stacks), Some(added)) = (&mut self.stacks, counted.stacks) {
+            stacks.add(side, &added, here);
+        }
+        self.runs[side as usize].push(run);
         Ok(())
     }
 
@@ -245,12 +239,12 @@ impl Pair {
 
     /// What is known of a function.
     pub fn function(&self, id: FunctionId) -> &Function {
-        &self.functions[id.0 as usize]
+        &self.functions.entries()[id.0 as usize]
     }
 
     /// All functions of both sides.
     pub fn ids(&self) -> impl Iterator<Item = FunctionId> + use<> {
-        (0..self.functions.len() as u32).map(FunctionId)
+        (0..self.functions.entries().len() as u32).map(FunctionId)
     }
 
     /// Who called whom, on either side.
@@ -263,92 +257,19 @@ impl Pair {
     pub(super) fn nodes(&self) -> &[Node] {
         self.stacks.as_ref().map_or(&[], |stacks| &stacks.nodes)
     }
-
-    fn count(&mut self, side: Side, profile: &Profile) -> Vec<Counts> {
-        let frames: Vec<FunctionId> = profile.frames.iter().map(|frame| self.intern(frame)).collect();
-        // Most calls are part of many stacks: sorting is cheaper than hashing each of them.
-        let mut calls: Vec<(FunctionId, FunctionId)> = profile
-            .stacks
-            .iter()
-            .filter_map(|&(frame, caller)| {
-                let (caller, _) = profile.stacks[caller?.0 as usize];
-                Some((frames[caller.0 as usize], frames[frame.0 as usize]))
-            })
-            .collect();
-        calls.sort_unstable();
-        calls.dedup();
-        self.calls.extend(calls);
-        let nodes: Vec<u32> = match &mut self.stacks {
-            // A caller has a smaller number than what it called.
-            Some(stacks) => profile
-                .stacks
-                .iter()
-                .fold(Vec::new(), |mut nodes, &(frame, caller)| {
-                    let caller = caller.map(|StackId(at)| nodes[at as usize]);
-                    nodes.push(stacks.intern(frames[frame.0 as usize], caller));
-                    nodes
-                }),
-            None => Vec::new(),
-        };
-        let no_stack = self.intern_name("[no stack]", None, None);
-        let mut counts = vec![Counts::default(); self.functions.len()];
-        // In which sample a function was seen last, so that recursion counts once.
-        let mut seen = vec![u32::MAX; self.functions.len()];
-        for (number, sample) in (0..).zip(&profile.samples) {
-            let leaf = sample.stack.map_or(no_stack, |stack| {
-                frames[profile.stacks[stack.0 as usize].0.0 as usize]
-            });
-            counts[leaf.0 as usize].own += sample.count;
-            if sample.stack.is_none() {
-                counts[leaf.0 as usize].total += sample.count;
-            }
-            for (_, frame) in profile.walk_ids(sample.stack) {
-                let at = frames[frame.0 as usize].0 as usize;
-                if seen[at] != number {
-                    seen[at] = number;
-                    counts[at].total += sample.count;
-                }
-            }
-            if let Some(stacks) = &mut self.stacks {
-                let node = match sample.stack {
-                    Some(stack) => nodes[stack.0 as usize],
-                    None => stacks.intern(no_stack, None),
-                };
-                stacks.nodes[node as usize].own[side as usize] += sample.count;
-            }
-        }
-        counts
-    }
-
-    fn intern(&mut self, frame: &Frame) -> FunctionId {
-        let name = match (frame.kind, frame.function.rsplit_once("+0x")) {
-            // `[libz.so.1+0x1f30]`: the offset means nothing in another build.
-            (Kind::Unknown, Some((module, _))) => format!("{module}]"),
-            _ => folded::frame_name(frame),
-        };
-        self.intern_name(&name, frame.file.as_deref(), frame.start_line.or(frame.line))
-    }
-
-    fn intern_name(&mut self, name: &str, file: Option<&str>, line: Option<u32>) -> FunctionId {
-        if let Some(&id) = self.by_name.get(name) {
-            let function = &mut self.functions[id.0 as usize];
-            if function.file.is_none() && file.is_some() {
-                (function.file, function.line) = (file.map(str::to_owned), line);
-            }
-            return id;
-        }
-        let id = FunctionId(self.functions.len() as u32);
-        self.functions.push(Function {
-            name: name.to_owned(),
-            file: file.map(str::to_owned),
-            line,
-        });
-        self.by_name.insert(name.to_owned(), id);
-        id
-    }
 }
 
 impl Stacks {
+    fn add(&mut self, side: Side, added: &[Stack], here: impl Fn(FunctionId) -> FunctionId) {
+        let mut nodes: Vec<u32> = Vec::with_capacity(added.len());
+        for stack in added {
+            let caller = stack.caller.map(|at| nodes[at as usize]);
+            let node = self.intern(here(stack.function), caller);
+            self.nodes[node as usize].own[side as usize] += stack.own;
+            nodes.push(node);
+        }
+    }
+
     fn intern(&mut self, function: FunctionId, caller: Option<u32>) -> u32 {
         *self.index.entry((function, caller)).or_insert_with(|| {
             self.nodes.push(Node {
@@ -359,34 +280,4 @@ impl Stacks {
             (self.nodes.len() - 1) as u32
         })
     }
-}
-
-fn build_ids(profile: &Profile) -> BTreeMap<String, String> {
-    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    profile
-        .modules
-        .iter()
-        .filter_map(|module| Some((name(&module.path), module.build_id.clone()?)))
-        .collect()
-}
-
-/// Covers what no two recordings can share: the time, and every count.
-fn fingerprint(profile: &Profile) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    profile.meta.start.hash(&mut hasher);
-    profile.meta.duration.hash(&mut hasher);
-    let names: BTreeSet<&str> = profile.frames.iter().map(|frame| &*frame.function).collect();
-    names.hash(&mut hasher);
-    for sample in &profile.samples {
-        (sample.thread, sample.stack, sample.stop, sample.count).hash(&mut hasher);
-    }
-    hasher.finish()
-}
-
-fn facts(profile: &Profile) -> BTreeMap<String, String> {
-    let mut facts: BTreeMap<_, _> = profile.meta.facts.iter().cloned().collect();
-    if !profile.meta.program.is_empty() {
-        facts.insert("program".to_owned(), profile.meta.program.clone());
-    }
-    facts
 }

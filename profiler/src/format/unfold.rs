@@ -143,7 +143,7 @@ fn is_nameless(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::read;
-    use crate::format::{Error, folded, testing};
+    use crate::format::{Error, folded, pprof, testing};
     use crate::profile::Kind;
     use profiler_abi::stop::StopReason;
 
@@ -162,6 +162,16 @@ mod tests {
         assert_eq!(kind("handle_mm_fault"), Kind::Kernel);
         assert_eq!(kind("[libz.so.1+0x1f30]"), Kind::Unknown);
         assert_eq!(kind("deflate"), Kind::Native);
+    }
+
+    #[test]
+    fn as_pprof_they_are_counted_and_have_no_time() {
+        let text = folded::write(&testing::mixed());
+        let saved = pprof::write(&read(text.as_bytes()).unwrap()).unwrap();
+        let profile = pprof::read(&saved).unwrap();
+        assert_eq!(profile.meta.frequency_hz, 0);
+        assert_eq!(profile.period_ns(), 0);
+        assert_eq!(folded::write(&profile), text);
     }
 
     #[test]

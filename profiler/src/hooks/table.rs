@@ -5,6 +5,7 @@ use crate::addr::{Avma, Svma};
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader, Sym};
+use std::mem::offset_of;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// The name of the variable.
@@ -69,6 +70,10 @@ pub enum Error {
 impl Table {
     /// Bytes that the table takes.
     pub const SIZE: usize = size_of::<Raw>();
+    /// Where in it the pointer to the traceback function is.
+    pub const TRACEBACK: u64 = offset_of!(Raw, traceback) as u64;
+    /// Where in it the pointer to the symbolizer function is.
+    pub const SYMBOLIZER: u64 = offset_of!(Raw, symbolizer) as u64;
 
     /// Where an object file, an executable or a library, says that its table is; `None` if it has none. One that it
     /// only refers to is in another object.

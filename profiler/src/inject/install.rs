@@ -5,6 +5,7 @@ use super::borrow;
 use super::error::Error;
 use super::leave::{Left, Region, take_out};
 use super::map::Mapped;
+use super::plan::Runtime;
 use super::rescue::{self, Inside};
 use super::thread::{Borrowed, Call, Fault};
 use crate::addr::Avma;
@@ -59,7 +60,9 @@ impl Mapped {
         ours.mask.store(MASK, Relaxed);
         self.region.shared.config.enabled.store(1, Release);
 
-        let mut candidates = State::read(&self.process).free_signals(true).into_iter();
+        let mut candidates = State::read(&self.process)
+            .free_signals(matches!(self.plan.runtime, Runtime::Go(_)))
+            .into_iter();
         let mut candidate = candidates.next();
         let installed = borrow(&self.process, &self.plan, |thread| {
             if !self.region.is_there(&self.process) {
@@ -101,7 +104,7 @@ fn try_install(mapped: &Mapped, thread: &mut Borrowed<'_>, signal: u32) -> Resul
         return Ok(true);
     }
     let is_default = handler == 0;
-    if !is_default && !mapped.plan.go_handlers.contains(&Avma(handler)) {
+    if !is_default && !mapped.plan.is_runtimes(Avma(handler)) {
         return Ok(false);
     }
     copy(found, previous);

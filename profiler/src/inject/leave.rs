@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// How long to wait for signals that are on their way, and for threads that are inside.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// No handler, as rt_sigaction(2) has it.
+const SIG_DFL: u64 = 0;
+
 /// What was left of us in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
@@ -38,7 +41,8 @@ pub enum Disposition {
     Restored,
     /// The process has set another since, which was not touched.
     Theirs,
-    /// Signals are still pending, which would do what they were not sent for: the handler stays, and passes on.
+    /// Signals are still pending or may be on their way, which would do what they were not sent for: the handler stays, and
+    /// passes on.
     StillPending,
 }
 
@@ -86,9 +90,12 @@ pub(super) fn take_out(
     let shared = &*region.shared;
     shared.config.enabled.store(0, Release);
     let mut longest_stop = Duration::ZERO;
+    let has_arrived = || sent.is_some_and(|sent| sent <= shared.counters.entered.load(Acquire));
+    // Where the process had no handler, a signal that comes late would end it.
+    let may_be_late = || shared.actions.previous.handler.load(Relaxed) == SIG_DFL && !has_arrived();
     let (disposition, leads_here) = if !SIGNALS.contains(&signal) {
         (Disposition::Restored, false)
-    } else if !wait_until(|| !is_pending(process, signal)) {
+    } else if !wait_until(|| !is_pending(process, signal) && !may_be_late()) {
         (Disposition::StillPending, true)
     } else {
         let (restored, stopped) = borrow(process, plan, |thread| {
@@ -101,10 +108,7 @@ pub(super) fn take_out(
         longest_stop = stopped;
         restored
     };
-    let is_quiet = || {
-        let arrived = sent.is_some_and(|sent| sent <= shared.counters.entered.load(Acquire));
-        arrived && !is_inside(process, shared)
-    };
+    let is_quiet = || has_arrived() && !is_inside(process, shared);
     let (mut mapping, mut rescued) = (Mapping::Kept, 0);
     if !leads_here && !wait_until(is_quiet) {
         for inside in rescue::inside(region) {

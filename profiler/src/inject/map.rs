@@ -6,7 +6,7 @@ use super::leave::Region;
 use super::leftovers::{self, NAME};
 use super::sys::SharedMap;
 use super::thread::{Call, Fault};
-use super::{Plan, borrow, check};
+use super::{GoPlan, Plan, Runtime, borrow, check};
 use crate::addr::Avma;
 use crate::target::preflight::{self, Outcome};
 use crate::target::process::Process;
@@ -57,7 +57,9 @@ impl Mapped {
     /// The process is left as it was, and the error says which condition does not hold.
     pub fn new(process: Process, plan: Plan) -> Result<Self, Error> {
         check(&process)?;
-        check_callers(&process, &plan)?;
+        if let Runtime::Go(go) = &plan.runtime {
+            check_callers(&process, go)?;
+        }
         leftovers::remove(&process, &plan)?;
         let image = Image::built()?;
         let mut progress = Progress::default();
@@ -134,7 +136,7 @@ impl Mapped {
 }
 
 /// Checks that Go's runtime has a function that calls hooks.
-fn check_callers(process: &Process, plan: &Plan) -> Result<(), Error> {
+fn check_callers(process: &Process, plan: &GoPlan) -> Result<(), Error> {
     let value = process.memory(plan.callers.0, 8);
     let value = value.map_err(|source| access(process, "read the memory", source))?;
     let callers = value.try_into().map_or(0, u64::from_le_bytes);

@@ -16,6 +16,7 @@ mod install;
 mod leave;
 mod leftovers;
 mod map;
+mod plan;
 mod rescue;
 pub mod snapshot;
 mod sys;
@@ -29,105 +30,13 @@ pub use error::{Error, Failing};
 pub use install::Installed;
 pub use leave::{Disposition, Left, Mapping};
 pub use map::Mapped;
+pub use plan::{Accept, GoPlan, Plan, Runtime};
 pub use rescue::Inside;
 
-use crate::addr::Avma;
-use crate::target::go::Layout;
 use crate::target::preflight::{self, Outcome, State};
 use crate::target::process::Process;
-use profiler_helper::shared::Config;
-use std::ops::Range;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use thread::{Borrowed, Fault, Seized};
-
-/// What has to be known of a process before its hooks can be honoured. Addresses are the process's, offsets in bytes.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The code of `runtime.futex`.
-    pub futex: Range<Avma>,
-    /// Address of g relative to the thread pointer.
-    pub tls_g: i64,
-    /// Where fields of g and m are.
-    pub layout: Layout,
-    /// `g.stack.lo`.
-    pub g_stack_lo: u32,
-    /// `m.procid`.
-    pub m_procid: u32,
-    /// `m.lockedg`.
-    pub m_lockedg: u32,
-    /// Address of the variable `runtime.cgoTraceback`, which points to the traceback function once there is one.
-    pub traceback: Avma,
-    /// Address of the variable `runtime.cgoSymbolizer`, which points to the symbolizer function once there is one.
-    pub symbolizer: Avma,
-    /// Address of the function `runtime.exit`, which ends the process that calls it.
-    pub exit: Avma,
-    /// Address of the variable `_cgo_callers`, which points to `x_cgo_callers`.
-    pub callers: Avma,
-    /// Address of the function `x_cgo_call_traceback_function`; Go 1.26 and later have it.
-    pub call_traceback: Option<Avma>,
-    /// Address of libc's function `__errno_location`, if the process has it.
-    pub errno_location: Option<Avma>,
-    /// The functions that Go installs as signal handlers: `runtime.cgoSigtramp` and `runtime.sigtramp`.
-    pub go_handlers: Vec<Avma>,
-    /// Address of the function `runtime.asyncPreempt`.
-    pub async_preempt: Option<Avma>,
-    /// Which signals are ours.
-    pub accept: Accept,
-}
-
-/// Which signals the handler takes for ours; it passes all others on to the handler before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accept {
-    /// `si_code`.
-    pub si_code: i32,
-    /// The bits of `si_value` that are the same in all of ours; 0: none.
-    pub cookie_mask: u64,
-    /// Their value.
-    pub cookie: u64,
-}
-
-impl Accept {
-    /// Signals that the kernel sent, as `bpf_send_signal_thread` makes it: no process can.
-    pub const KERNEL: Self = Self {
-        si_code: 0x80,
-        cookie_mask: 0,
-        cookie: 0,
-    };
-}
-
-impl Plan {
-    fn write_to(&self, config: &Config) {
-        let offset = |word: &std::sync::atomic::AtomicU64, value: u32| word.store(value.into(), Relaxed);
-        config
-            .si_code
-            .store(u64::from(self.accept.si_code.cast_unsigned()), Relaxed);
-        config.cookie_mask.store(self.accept.cookie_mask, Relaxed);
-        config
-            .cookie_magic
-            .store(self.accept.cookie & self.accept.cookie_mask, Relaxed);
-        config.traceback.store(self.traceback.0, Relaxed);
-        config.callers.store(self.callers.0, Relaxed);
-        config
-            .call_traceback
-            .store(self.call_traceback.map_or(0, |address| address.0), Relaxed);
-        config
-            .errno_location
-            .store(self.errno_location.map_or(0, |address| address.0), Relaxed);
-        config.go.store(1, Relaxed);
-        config.tls_g.store(self.tls_g.cast_unsigned(), Relaxed);
-        offset(&config.g_m, self.layout.g_m);
-        offset(&config.g_syscallsp, self.layout.g_syscallsp);
-        offset(&config.g_cgo_ctxt, self.layout.g_cgo_ctxt);
-        offset(&config.m_curg, self.layout.m_curg);
-        offset(&config.m_ncgo, self.layout.m_ncgo);
-        offset(&config.m_cgo_callers_use, self.layout.m_cgo_callers_use);
-        offset(&config.m_procid, self.m_procid);
-        config
-            .async_preempt
-            .store(self.async_preempt.map_or(0, |address| address.0), Relaxed);
-    }
-}
 
 /// Checks that the process may be touched at all.
 ///
@@ -190,7 +99,7 @@ fn lend<T>(
         if no_seccomp.outcome == Outcome::Fails {
             return Err(Error::refused(pid, no_seccomp));
         }
-        for tid in thread::idle(&state, plan) {
+        for tid in thread::candidates(process, plan) {
             let mut borrowed = match Seized::stop(process, tid).and_then(|seized| seized.borrow(plan)) {
                 Ok(borrowed) => borrowed,
                 Err(Fault::Failed(error)) => return Err(error),

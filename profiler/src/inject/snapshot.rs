@@ -6,7 +6,7 @@
 //!
 //! | if we die | then |
 //! |---|---|
-//! | before the clone is made | nobody traces the child, which runs: the stack that it is given leads it straight to `runtime.exit` |
+//! | before the clone is made | nobody traces the child, which runs: the stack that it is given leads it straight to `runtime.exit`, or to exit_group(2) |
 //! | before `PTRACE_O_EXITKILL` is set | likewise |
 //! | later | the kernel kills the child; never the process itself, for which that option is not set |
 //!
@@ -22,7 +22,7 @@ mod sandbox;
 
 use super::error::Error;
 use super::thread::{Call, Fault, WALL};
-use super::{Plan, borrow, lend};
+use super::{Plan, Runtime, borrow, lend};
 use crate::addr::Avma;
 use crate::hooks::Symbolizer;
 use crate::target::process::Process;
@@ -189,7 +189,10 @@ fn check(process: &Process, plan: &Plan) -> Result<(), Error> {
             limit_mib: MAX_COPIED >> 20,
         });
     }
-    let exit = process.memory(plan.exit.0, EXIT.len());
+    let Runtime::Go(go) = &plan.runtime else {
+        return Ok(());
+    };
+    let exit = process.memory(go.exit.0, EXIT.len());
     if exit.or(Err(Error::Gone { pid }))? == EXIT {
         Ok(())
     } else {
@@ -203,18 +206,23 @@ fn check(process: &Process, plan: &Plan) -> Result<(), Error> {
 /// Makes a copy of the process, stopped.
 fn copy<'p>(process: &'p Process, plan: &Plan) -> Result<(Child<'p>, Duration), Error> {
     let (inner, stopped) = lend(process, plan, |thread| {
-        if thread.code_after_call(AFTER_FUTEX.len())? != AFTER_FUTEX {
-            return Err(Error::UnknownShape {
-                pid: process.pid,
-                function: "runtime.futex",
+        let stack = match &plan.runtime {
+            Runtime::Go(go) => {
+                if thread.code_after_call(AFTER_FUTEX.len())? != AFTER_FUTEX {
+                    return Err(Error::UnknownShape {
+                        pid: process.pid,
+                        function: "runtime.futex",
+                    }
+                    .into());
+                }
+                // If nobody holds the child it returns from `runtime.futex` to `runtime.exit`, which has its argument behind
+                // the return address that it does not need. `runtime.futex` stores its result in the last word.
+                let mut stack = [0; 7];
+                (stack[0], stack[2]) = (go.exit.0, u64::from(EXIT_CODE));
+                stack.iter().flat_map(|word| word.to_le_bytes()).collect()
             }
-            .into());
-        }
-        // If nobody holds the child it returns from `runtime.futex` to `runtime.exit`, which has its argument behind
-        // the return address that it does not need. `runtime.futex` stores its result in the last word.
-        let mut stack = [0; 7];
-        (stack[0], stack[2]) = (plan.exit.0, u64::from(EXIT_CODE));
-        let stack: Vec<u8> = stack.iter().flat_map(|word| word.to_le_bytes()).collect();
+            Runtime::Table(calls) => thread.stack_to_exit(calls, EXIT_CODE),
+        };
         let stack = thread.scratch(&stack)?;
         thread.call(Call::Clone, [CLONE_FLAGS, stack, 0, 0, 0, 0])
     })?;

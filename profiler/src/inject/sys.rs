@@ -9,6 +9,11 @@ use std::io;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
+/// Room for [`extended_state`], in bytes: that of AMX takes 11 thousand.
+const MAX_EXTENDED_STATE: usize = 64 << 10;
+/// include/uapi/linux/elf.h.
+const NT_X86_XSTATE: usize = 0x202;
+
 /// The helper's [`Shared`] memory in our address space.
 #[derive(Debug)]
 pub(super) struct SharedMap(NonNull<Shared>);
@@ -66,11 +71,7 @@ pub(super) fn detach(tid: u32, signal: i32) -> io::Result<()> {
             libc::c_long::from(signal),
         )
     };
-    if result == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    done(result).map(|_| ())
 }
 
 /// Replaces the set of signals that a stopped thread blocks.
@@ -84,9 +85,58 @@ pub(super) fn set_signal_mask(tid: u32, mask: u64) -> io::Result<()> {
             &raw const mask,
         )
     };
+    done(result).map(|_| ())
+}
+
+/// The extended state of a stopped thread, its floating-point and vector registers, in the layout of the instruction
+/// XSAVE.
+pub(super) fn extended_state(tid: u32) -> io::Result<Vec<u8>> {
+    let mut state = vec![0_u8; MAX_EXTENDED_STATE];
+    let mut vector = libc::iovec {
+        iov_base: state.as_mut_ptr().cast(),
+        iov_len: state.len(),
+    };
+    // SAFETY: the kernel writes as much as the vector has room for, and into the vector how much that was.
+    let result = unsafe {
+        libc::ptrace(
+            libc::PTRACE_GETREGSET,
+            tid.cast_signed(),
+            NT_X86_XSTATE,
+            &raw mut vector,
+        )
+    };
+    done(result)?;
+    state.truncate(vector.iov_len);
+    Ok(state)
+}
+
+/// Where a stopped thread keeps its `struct rseq` (include/uapi/linux/rseq.h); 0 if it has none. Linux 5.13 and later
+/// know.
+pub(super) fn rseq(tid: u32) -> io::Result<u64> {
+    let mut configuration = libc::ptrace_rseq_configuration {
+        rseq_abi_pointer: 0,
+        rseq_abi_size: 0,
+        signature: 0,
+        flags: 0,
+        pad: 0,
+    };
+    // SAFETY: the kernel writes no more than the size that it is told.
+    let result = unsafe {
+        libc::ptrace(
+            libc::PTRACE_GET_RSEQ_CONFIGURATION,
+            tid.cast_signed(),
+            size_of_val(&configuration),
+            &raw mut configuration,
+        )
+    };
+    done(result)?;
+    Ok(configuration.rseq_abi_pointer)
+}
+
+fn done(result: libc::c_long) -> io::Result<libc::c_long> {
     if result == -1 {
         Err(io::Error::last_os_error())
     } else {
-        Ok(())
+        Ok(result)
     }
 }

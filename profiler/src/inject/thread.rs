@@ -1,16 +1,19 @@
-//! Borrowing a thread of the target for system calls.
+//! Borrowing a thread of the target to make system calls.
 //!
-//! The thread is one that waits for work in Go's scheduler: in the FUTEX_WAIT of `runtime.futex`, on its system stack,
-//! with no goroutine and no callback beneath. It holds no lock, and its wait may end for no reason: Go looks at its
-//! condition again. `runtime.futex` is assembly of Go's oldest calling convention, in which a caller expects nothing of
-//! any register but the stack and frame pointers (runtime/sys_linux_amd64.s and runtime/os_linux.go, `futexsleep`, Go
-//! 1.21–1.27). So whatever system call its own `syscall` instruction makes instead, and whenever we die in between, all
-//! that happens to the thread is that it wakes up too early. No byte of code is changed, and no byte of data that is in use.
+//! Which threads may be borrowed, and how they make a call that harms nobody should we die in the middle of it, depends
+//! on who has registered the hooks: [`idle_m`] in a Go program, [`detour`] in others. No byte of code is changed, and no
+//! byte of data that is in use.
+
+mod detour;
+mod idle_m;
 
 use super::error::Error;
-use super::{Plan, sys};
-use crate::target::preflight::{self, State, waits_in};
+use super::plan::{Plan, Runtime};
+use super::sys;
+use crate::target::calls::SystemCalls;
+use crate::target::preflight::{self, waits_in};
 use crate::target::process::Process;
+use crate::target::waiting;
 use nix::errno::Errno;
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace::{self, Options};
@@ -22,10 +25,6 @@ use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// futex(2) on x86-64.
-const SYS_FUTEX: u64 = 202;
-/// `FUTEX_WAIT`, which is 0, without the flag `FUTEX_PRIVATE_FLAG`.
-const FUTEX_OPERATION: u64 = 0x7f;
 /// `syscall`.
 pub(super) const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
 /// `orig_rax` of a thread that is not in a system call: the kernel then restarts none.
@@ -39,6 +38,8 @@ pub(super) const WALL: u32 = 0x4000_0000;
 const EVENT_STOP: i32 = 128;
 /// After how long a thread makes no more calls for us: the scheduler may wait for it.
 const LONG: Duration = Duration::from_millis(2);
+/// How many calls it makes however long that takes: those that have to follow each other.
+const AT_LEAST: u32 = 2;
 
 /// Why a borrowed thread cannot be used for more calls.
 #[derive(Debug)]
@@ -105,45 +106,11 @@ impl<'p> Seized<'p> {
         }
     }
 
-    /// Makes sure that the thread waits for work in the scheduler.
+    /// Makes sure that the thread may be borrowed.
     pub(super) fn borrow(self, plan: &Plan) -> Result<Borrowed<'p>, Fault> {
-        let regs = self.request(ptrace::getregs(pid(self.tid)))?;
-        let call = regs.rip.wrapping_sub(SYSCALL_INSTRUCTION.len() as u64);
-        let is_wait = regs.orig_rax == SYS_FUTEX && regs.rsi & FUTEX_OPERATION == 0;
-        let in_futex = plan.futex.start.0 <= call && regs.rip < plan.futex.end.0;
-        if !is_wait || !in_futex || self.read(call, 2)? != SYSCALL_INSTRUCTION {
-            return Err(Fault::Unfit);
-        }
-        let layout = &plan.layout;
-        let word = |base: u64, offset: u32| self.word(base.wrapping_add(offset.into()));
-        let g = self.word(regs.fs_base.wrapping_add_signed(plan.tls_g))?;
-        if g == 0 {
-            return Err(Fault::Unfit);
-        }
-        let m = word(g, layout.g_m)?;
-        if m == 0 {
-            return Err(Fault::Unfit);
-        }
-        let low = word(g, plan.g_stack_lo)?;
-        let high = word(g, layout.g_stack_hi)?;
-        let is_idle = word(m, layout.m_g0)? == g
-            && word(m, layout.m_curg)? == 0
-            && word(m, plan.m_lockedg)? == 0
-            && word(m, layout.m_ncgo)? as u32 == 0
-            && word(m, plan.m_procid)? != 0;
-        // Below the stack pointer there has to be room for a name.
-        let has_room = low
-            .checked_add(2 * Borrowed::SCRATCH)
-            .is_some_and(|low| low < regs.rsp)
-            && regs.rsp < high;
-        if is_idle && has_room {
-            Ok(Borrowed {
-                thread: self,
-                regs,
-                is_changed: false,
-            })
-        } else {
-            Err(Fault::Unfit)
+        match &plan.runtime {
+            Runtime::Go(go) => self.borrow_idle_m(go),
+            Runtime::Table(calls) => self.borrow_for_detours(calls),
         }
     }
 
@@ -208,13 +175,17 @@ impl<'p> Seized<'p> {
         Ok(bytes.try_into().map_or(0, u64::from_le_bytes))
     }
 
-    fn memory_error(&self, what: &'static str, source: io::Error) -> Fault {
-        Error::Access {
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let path = format!("/proc/{}/mem", self.process.pid);
+        let memory = File::options().write(true).open(path);
+        let written = memory.and_then(|memory| memory.write_all_at(bytes, address));
+        step();
+        let failed = |source| Error::Access {
             pid: self.process.pid,
-            what,
+            what: "write to the stack of a thread",
             source,
-        }
-        .into()
+        };
+        written.map_err(|source| failed(source).into())
     }
 }
 
@@ -226,25 +197,35 @@ impl Drop for Seized<'_> {
     }
 }
 
-/// A thread of the target that makes system calls for us. Dropping it gives it back: its wait ends early.
+/// A thread of the target that makes system calls for us. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Borrowed<'p> {
     thread: Seized<'p>,
-    /// As it waited.
+    /// As it was when it was stopped.
     regs: user_regs_struct,
+    /// As it goes on, when it has made a call.
+    after: user_regs_struct,
+    /// As it goes on with a signal, likewise.
+    after_signal: user_regs_struct,
+    /// What makes the calls: the address of a `syscall` instruction and the stack pointer for what follows it.
+    call: (u64, u64),
+    /// Where [`Self::SCRATCH`] bytes are of no use to anybody.
+    scratch: u64,
     is_changed: bool,
+    /// How many calls it has made.
+    calls: u32,
 }
 
 impl Borrowed<'_> {
-    /// How many bytes below its stack pointer are of no use to anybody while the thread waits.
-    const SCRATCH: u64 = 256;
+    /// How many bytes can be put into its memory.
+    const SCRATCH: u64 = 512;
 
     /// Makes the thread call the kernel. The result is as the kernel returned it: an error is between -4095 and -1.
     fn call_raw(&mut self, number: u64, arguments: [u64; 6]) -> Result<u64, Fault> {
         let mut regs = self.regs;
         let [rdi, rsi, rdx, r10, r8, r9] = arguments;
         (regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9) = (rdi, rsi, rdx, r10, r8, r9);
-        regs.rip = self.regs.rip.wrapping_sub(SYSCALL_INSTRUCTION.len() as u64);
+        (regs.rip, regs.rsp) = self.call;
         (regs.rax, regs.orig_rax) = (number, NO_CALL);
         self.is_changed = true;
         let id = pid(self.thread.tid);
@@ -264,16 +245,17 @@ impl Borrowed<'_> {
 
     /// Makes the thread call the kernel.
     pub(super) fn call(&mut self, call: Call, arguments: [u64; 6]) -> Result<u64, Fault> {
-        if self.is_changed && self.stopped() > LONG {
-            self.end_wait();
+        if self.calls >= AT_LEAST && self.stopped() > LONG {
+            self.give_back(self.after);
             return Err(Fault::Interrupted);
         }
+        self.calls += 1;
         let (name, number) = call.name_and_number();
         let result = self.call_raw(number, arguments)?;
         match result.cast_signed() {
             // A signal came before the call had done anything; the kernel would begin it again.
             RESTARTED_LAST..=RESTARTED_FIRST => {
-                self.end_wait();
+                self.give_back(self.after);
                 Err(Fault::Interrupted)
             }
             error @ -4095..=-1 => Err(Fault::Failed(Error::Call {
@@ -285,17 +267,12 @@ impl Borrowed<'_> {
         }
     }
 
-    /// Puts bytes into memory that nobody uses, below the stack pointer; returns their address. Only good for calls
+    /// Puts bytes into memory that nobody uses; returns their address. Only good for calls
     /// that follow at once.
     pub(super) fn scratch(&mut self, bytes: &[u8]) -> Result<u64, Fault> {
         debug_assert!(bytes.len() as u64 <= Self::SCRATCH);
-        let address = self.regs.rsp.wrapping_sub(Self::SCRATCH);
-        let path = format!("/proc/{}/mem", self.thread.process.pid);
-        let memory = File::options().write(true).open(path);
-        let written = memory.and_then(|memory| memory.write_all_at(bytes, address));
-        step();
-        written.map_err(|source| self.thread.memory_error("write to the stack of a thread", source))?;
-        Ok(address)
+        self.thread.write(self.scratch, bytes)?;
+        Ok(self.scratch)
     }
 
     /// The code that follows its system call.
@@ -303,26 +280,27 @@ impl Borrowed<'_> {
         self.thread.read(self.regs.rip, len)
     }
 
+    /// A stack for a copy of it that nobody holds; see [`detour::stack_to_exit`].
+    pub(super) fn stack_to_exit(&self, calls: &SystemCalls, code: u32) -> Vec<u8> {
+        detour::stack_to_exit(calls, &self.regs, code)
+    }
+
     /// How long the thread has been stopped.
     pub(super) fn stopped(&self) -> Duration {
         self.thread.since.elapsed()
     }
 
-    /// Ends the wait as a signal would have: FUTEX_WAIT returns EINTR.
-    fn end_wait(&mut self) {
-        if !std::mem::take(&mut self.is_changed) {
-            return;
+    /// Makes it go on from here.
+    fn give_back(&mut self, regs: user_regs_struct) {
+        if std::mem::take(&mut self.is_changed) {
+            // If the thread is no more, there is nothing to restore.
+            let _ = ptrace::setregs(pid(self.thread.tid), regs);
+            step();
         }
-        let mut regs = self.regs;
-        regs.rax = (-nix::libc::EINTR as i64).cast_unsigned();
-        regs.orig_rax = NO_CALL;
-        // If the thread is no more, there is nothing to restore.
-        let _ = ptrace::setregs(pid(self.thread.tid), regs);
-        step();
     }
 
     fn pass_on(&mut self, signal: i32) -> Fault {
-        self.end_wait();
+        self.give_back(self.after_signal);
         let _ = sys::detach(self.thread.tid, signal);
         step();
         Fault::Interrupted
@@ -331,7 +309,7 @@ impl Borrowed<'_> {
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        self.end_wait();
+        self.give_back(self.after);
     }
 }
 
@@ -362,12 +340,23 @@ impl Call {
     }
 }
 
-/// The threads that seem to wait for work in the scheduler. Looking only.
-pub(super) fn idle(state: &State, plan: &Plan) -> Vec<u32> {
-    let tasks = state.tasks.iter();
+/// The threads that may be fit to be borrowed, the best first. Looking only, and at those of Go each when it is its turn: in a
+/// process with many threads one may have found work by the time that all have been looked at.
+pub(super) fn candidates<'a>(process: &'a Process, plan: &'a Plan) -> Box<dyn Iterator<Item = u32> + 'a> {
+    let tasks = process.tids().into_iter().filter_map(|tid| process.task(tid));
     // One of a frozen cgroup would not stop.
-    let idle = tasks.filter(|task| waits_in(task, &plan.futex) && !task.status.is_uninterruptible());
-    idle.map(|task| task.tid).collect()
+    let tasks = tasks.filter(|task| !task.status.is_uninterruptible());
+    match &plan.runtime {
+        Runtime::Go(go) => Box::new(
+            tasks
+                .filter(|task| waits_in(task, &go.futex))
+                .map(|task| task.tid),
+        ),
+        Runtime::Table(_) => {
+            let tasks: Vec<_> = tasks.collect();
+            Box::new(waiting::candidates(process, tasks.iter()).into_iter())
+        }
+    }
 }
 
 /// Whether nothing is in the way of tracing a thread but permission: it has not ended, and nobody traces it.

@@ -1,6 +1,7 @@
 //! An [`Inspection`] for programs.
 
-use super::{Code, Go, GoProgram, Inspection, Place};
+use super::{Code, Go, GoProgram, Inspection, Place, PublishedTable};
+use crate::hooks::table::VERSION;
 use crate::target::preflight::{Condition, Outcome, Verdict};
 use serde::Serialize;
 
@@ -26,6 +27,9 @@ use serde::Serialize;
 /// | `go.threads_problem` | why the threads of the runtime cannot be read, else null |
 /// | `go.threads` | a list of `tid` (as the process sees it; 0 for those kept for C threads to come), `goroutine` (null if it has none), `contexts`, `c_calls` |
 /// | `go.contexts` | how many contexts are live |
+/// | `table` | null if there is a Go runtime, or no table of traceback hooks |
+/// | `table.object`, `table.problem` | the file that it is in; why it is none, else null |
+/// | `table.version`, `table.traceback`, `table.symbolizer` | version of the protocol; the hooks, as those of `go` |
 /// | `code` | a list of `object`, `mappings`, `mapped_bytes`, `text_bytes`, `bytes_without_rule` (null if there is no object), `problem`, `notes` |
 /// | `conditions` | a list of `name`, `outcome` (`holds`, `fails` or `unknown`), `fact`, `remedy` (or null) |
 /// | `hooks_can_be_honoured` | true or false |
@@ -48,6 +52,7 @@ struct Document<'a> {
     executable: Option<&'a str>,
     threads: usize,
     go: Option<GoObject<'a>>,
+    table: Option<TableObject<'a>>,
     code: Vec<CodeObject<'a>>,
     conditions: Vec<ConditionObject<'a>>,
     hooks_can_be_honoured: bool,
@@ -74,6 +79,15 @@ struct HooksObject<'a> {
     context: Option<PlaceObject<'a>>,
     symbolizer: Option<PlaceObject<'a>>,
     callers: Option<PlaceObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct TableObject<'a> {
+    object: &'a str,
+    problem: Option<&'a str>,
+    version: Option<u64>,
+    traceback: Option<PlaceObject<'a>>,
+    symbolizer: Option<PlaceObject<'a>>,
 }
 
 #[derive(Serialize)]
@@ -132,6 +146,7 @@ impl<'a> Document<'a> {
                 }),
                 Go::Found(program) => Some(GoObject::of(program)),
             },
+            table: inspection.table.as_ref().map(TableObject::of),
             code: inspection.code.iter().map(CodeObject::of).collect(),
             conditions: inspection.conditions.iter().map(ConditionObject::of).collect(),
             hooks_can_be_honoured: failing.is_empty(),
@@ -173,6 +188,20 @@ impl<'a> GoObject<'a> {
             contexts: threads
                 .ok()
                 .map(|threads| threads.iter().map(|thread| thread.contexts()).sum()),
+        }
+    }
+}
+
+impl<'a> TableObject<'a> {
+    fn of(table: &'a PublishedTable) -> Self {
+        let hooks = table.hooks.as_ref();
+        let place = |hook: &'a Option<Place>| hook.as_ref().map(PlaceObject::of);
+        Self {
+            object: &table.object,
+            problem: hooks.err().map(String::as_str),
+            version: hooks.ok().map(|_| VERSION),
+            traceback: hooks.ok().and_then(|hooks| place(&hooks.traceback)),
+            symbolizer: hooks.ok().and_then(|hooks| place(&hooks.symbolizer)),
         }
     }
 }
@@ -221,7 +250,7 @@ impl<'a> ConditionObject<'a> {
 #[cfg(test)]
 mod tests {
     use super::json;
-    use crate::inspect::testing::{hooked, plain};
+    use crate::inspect::testing::{hooked, plain, published};
     use serde_json::{Value, from_str, json as value};
 
     #[test]
@@ -268,6 +297,7 @@ mod tests {
                 ],
                 "contexts": 3,
             },
+            "table": null,
             "code": [
                 {
                     "object": "/usr/bin/server",
@@ -311,6 +341,24 @@ mod tests {
             "failing": ["no-tracer"],
         });
         assert_eq!(from_str::<Value>(&json(&hooked())).expect("JSON"), expected);
+    }
+
+    #[test]
+    fn a_table_says_which_hooks_it_names() {
+        let found: Value = from_str(&json(&published())).expect("JSON");
+        let expected = value!({
+            "object": "/usr/bin/interpreter",
+            "problem": null,
+            "version": 0,
+            "traceback": {
+                "address": "0x401010",
+                "object": "/usr/bin/interpreter",
+                "object_address": "0x401010",
+                "symbol": "list",
+            },
+            "symbolizer": null,
+        });
+        assert_eq!(found["table"], expected);
     }
 
     #[test]

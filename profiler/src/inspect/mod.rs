@@ -3,6 +3,7 @@
 //! ```text
 //! objects  the files that it has mapped: names, Go tables, how much of their code has unwind rules
 //! hooks    the Go runtime in one of them: hooks by name, threads with live contexts
+//! table    or a table by which a program without Go publishes hooks
 //! text     all that for a terminal
 //! json     all that for programs
 //! ```
@@ -12,6 +13,7 @@
 mod hooks;
 pub mod json;
 mod objects;
+mod table;
 pub mod text;
 
 #[cfg(test)]
@@ -19,7 +21,9 @@ mod testing;
 
 pub use hooks::{GoProgram, NamedHooks};
 pub use objects::{Code, Covered, Place};
+pub use table::{PublishedHooks, PublishedTable};
 
+use crate::target::calls::SystemCalls;
 use crate::target::preflight::{Condition, Facts, Runtime, Verdict, verdict};
 use crate::target::process::{self, Process};
 use objects::Objects;
@@ -37,6 +41,8 @@ pub struct Inspection {
     pub threads: usize,
     /// Its Go runtime.
     pub go: Go,
+    /// The table by which it publishes hooks, if it has no Go runtime.
+    pub table: Option<PublishedTable>,
     /// Its code, in the order of its mappings.
     pub code: Vec<Code>,
     /// What honouring hooks depends on.
@@ -67,7 +73,11 @@ impl Inspection {
     pub fn of(process: &Process) -> Result<Self, process::Error> {
         let mut objects = Objects::read(process)?;
         let (go, futex) = hooks::find(process, &mut objects);
-        let facts = Facts::read(process, runtime(&go), futex);
+        let table = match go {
+            Go::Absent => table::find(process, &objects),
+            Go::NotUnderstood { .. } | Go::Found(_) => None,
+        };
+        let facts = Facts::read(process, runtime(process, &go, table.as_ref()), futex);
         Ok(Self {
             pid: process.pid,
             program: process.name(),
@@ -75,6 +85,7 @@ impl Inspection {
             threads: facts.state.tasks.len(),
             conditions: facts.conditions(),
             go,
+            table,
             code: objects.into_code(),
         })
     }
@@ -86,9 +97,18 @@ impl Inspection {
 }
 
 /// What the conditions need to know.
-fn runtime(go: &Go) -> Runtime {
+fn runtime(process: &Process, go: &Go, table: Option<&PublishedTable>) -> Runtime {
     let found = match go {
-        Go::Absent => return Runtime::Absent,
+        Go::Absent => {
+            return match table.map(|table| &table.hooks) {
+                None => Runtime::Absent,
+                Some(Err(problem)) => Runtime::NotUnderstood(problem.clone()),
+                Some(Ok(hooks)) => Runtime::Table {
+                    traceback: hooks.traceback.as_ref().map(|place| place.address),
+                    calls: SystemCalls::find(process),
+                },
+            };
+        }
         Go::NotUnderstood { problem, .. } => return Runtime::NotUnderstood(problem.clone()),
         Go::Found(found) => found,
     };

@@ -1,6 +1,6 @@
 //! Inspections for tests.
 
-use super::{Code, Covered, Go, GoProgram, Inspection, NamedHooks, Place};
+use super::{Code, Covered, Go, GoProgram, Inspection, NamedHooks, Place, PublishedHooks, PublishedTable};
 use crate::addr::Avma;
 use crate::target::go::Source;
 use crate::target::go::threads::{Goroutine, Thread};
@@ -70,6 +70,7 @@ pub(super) fn hooked() -> Inspection {
                 thread(0, Some(Goroutine { id: 17, contexts: 0 })),
             ]),
         })),
+        table: None,
         code: vec![
             code(server, Ok((200_000, 1000))),
             Code {
@@ -107,7 +108,23 @@ pub(super) fn plain() -> Inspection {
         executable: None,
         threads: 1,
         go: Go::Absent,
+        table: None,
         code: Vec::new(),
         conditions: Vec::new(),
+    }
+}
+
+/// A program without Go that publishes one of two hooks.
+pub(super) fn published() -> Inspection {
+    Inspection {
+        table: Some(PublishedTable {
+            object: "/usr/bin/interpreter".to_owned(),
+            hooks: Ok(PublishedHooks {
+                traceback: place("/usr/bin/interpreter", 0x40_1010, 0x40_1010, Ok("list")),
+                symbolizer: None,
+            }),
+        }),
+        program: "interpreter".to_owned(),
+        ..plain()
     }
 }

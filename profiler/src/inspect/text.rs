@@ -1,7 +1,8 @@
 //! An [`Inspection`] for a terminal.
 
-use super::{Code, Go, GoProgram, Inspection, NamedHooks, Place};
+use super::{Code, Go, GoProgram, Inspection, NamedHooks, Place, PublishedTable};
 use crate::format::{escape, percent, thousands};
+use crate::hooks::table::VERSION;
 use crate::target::go::threads::Thread;
 use crate::target::preflight::{Condition, Outcome, Verdict};
 use std::fmt::Write;
@@ -29,6 +30,9 @@ pub fn text(inspection: &Inspection) -> String {
             line(&mut out, "go", &format!("in {object}, not understood: {problem}"));
         }
         Go::Found(program) => go(&mut out, program),
+    }
+    if let Some(published) = &inspection.table {
+        table(&mut out, published);
     }
     code(&mut out, &inspection.code);
     conditions(&mut out, &inspection.conditions);
@@ -78,6 +82,24 @@ fn named(out: &mut String, hooks: &NamedHooks) {
     ] {
         let place = hook.as_ref().map_or_else(|| "nil".to_owned(), place);
         line(out, label, &place);
+    }
+}
+
+fn table(out: &mut String, table: &PublishedTable) {
+    match &table.hooks {
+        Err(problem) => line(
+            out,
+            "hooks",
+            &format!("in {}, not understood: {problem}", table.object),
+        ),
+        Ok(hooks) => {
+            let published = format!("published in a table of version {VERSION}, in {}", table.object);
+            line(out, "hooks", &published);
+            for (label, hook) in [("traceback", &hooks.traceback), ("symbolizer", &hooks.symbolizer)] {
+                let place = hook.as_ref().map_or_else(|| "null".to_owned(), place);
+                line(out, label, &place);
+            }
+        }
     }
 }
 
@@ -202,7 +224,7 @@ fn count(n: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::text;
-    use crate::inspect::testing::{hooked, plain};
+    use crate::inspect::testing::{hooked, plain, published};
 
     #[test]
     fn a_program_with_hooks_is_shown_with_everything() {
@@ -233,6 +255,24 @@ conditions for honouring hooks
 
 hooks can be honoured: no, because process 9 traces it (a debugger, strace)
 "
+        );
+    }
+
+    #[test]
+    fn hooks_in_a_table_are_shown() {
+        let text = text(&published());
+        assert!(
+            text.starts_with(
+                "\
+process     7 (interpreter), executable unknown, 1 thread
+go          no Go runtime
+hooks       published in a table of version 0, in /usr/bin/interpreter
+traceback   list in /usr/bin/interpreter (0x401010)
+symbolizer  null
+
+code"
+            ),
+            "{text}"
         );
     }
 

@@ -1,15 +1,16 @@
 //! Interning: one entry for each distinct frame, stack, thread and module.
 
 use super::{Frame, FrameId, Meta, Module, ModuleId, Profile, Sample, StackId, Summary, Thread, ThreadId};
+use foldhash::{HashMap, HashMapExt};
 use profiler_abi::stop::StopReason;
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 /// Builds a [`Profile`] sample by sample.
 #[derive(Debug, Default)]
 pub struct Builder {
     frames: Table<Frame>,
-    stacks: Table<(FrameId, Option<StackId>)>,
+    stacks: Tree,
     modules: Table<Module>,
     threads: Table<Thread>,
     samples: HashMap<(Option<StackId>, ThreadId, StopReason, bool), u64>,
@@ -42,7 +43,7 @@ impl Builder {
     ) {
         let mut stack = None;
         for frame in root_first {
-            stack = Some(StackId(self.stacks.intern((frame, stack))));
+            stack = Some(self.stacks.callee(frame, stack));
         }
         *self
             .samples
@@ -52,7 +53,7 @@ impl Builder {
 
     /// How many distinct stacks and parts of stacks there are: what a reader of foreign profiles has to bound.
     pub fn stack_nodes(&self) -> usize {
-        self.stacks.entries.len()
+        self.stacks.nodes.len()
     }
 
     /// The finished profile. Samples are sorted, so that equal recordings make equal profiles.
@@ -72,12 +73,42 @@ impl Builder {
         Profile {
             meta,
             frames: self.frames.entries,
-            stacks: self.stacks.entries,
+            stacks: self.stacks.nodes,
             modules: self.modules.entries,
             threads: self.threads.entries,
             samples,
             summary,
         }
+    }
+}
+
+/// Stacks as a tree: each node is a frame and the node of its caller.
+#[derive(Debug, Default)]
+struct Tree {
+    nodes: Vec<(FrameId, Option<StackId>)>,
+    /// Nodes that do not stand right behind their caller: where a stack leaves those before it. All others are
+    /// found without hashing, and that is nearly all of them.
+    branches: HashMap<(FrameId, Option<StackId>), StackId>,
+}
+
+impl Tree {
+    /// The node of a frame that `caller` called.
+    fn callee(&mut self, frame: FrameId, caller: Option<StackId>) -> StackId {
+        let node = (frame, caller);
+        let behind = caller.map_or(0, |caller| caller.0 as usize + 1);
+        if self.nodes.get(behind) == Some(&node) {
+            return StackId(behind as u32);
+        }
+        let new = StackId(self.nodes.len() as u32);
+        // Behind the last node there is nothing yet that it called.
+        if behind != self.nodes.len() {
+            match self.branches.entry(node) {
+                Entry::Occupied(known) => return *known.get(),
+                Entry::Vacant(branch) => branch.insert(new),
+            };
+        }
+        self.nodes.push(node);
+        new
     }
 }
 
@@ -105,5 +136,40 @@ impl<T: Clone + Eq + Hash> Table<T> {
         self.entries.push(entry.clone());
         self.index.insert(entry, at);
         at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FrameId, StackId, Tree};
+
+    #[test]
+    fn equal_stacks_are_one_node_wherever_they_part() {
+        let mut tree = Tree::default();
+        let mut leaf = |frames: &[u32]| {
+            let leaf = frames
+                .iter()
+                .fold(None, |caller, &frame| Some(tree.callee(FrameId(frame), caller)));
+            leaf.unwrap()
+        };
+        let stacks: [&[u32]; 7] = [
+            &[1, 2, 3],
+            &[1, 4],
+            &[1, 2, 5, 3],
+            &[2],
+            &[1, 4, 4],
+            &[1, 2, 5],
+            &[2, 1, 2, 3],
+        ];
+        let leaves = stacks.map(&mut leaf);
+        assert_eq!(leaves, [2, 3, 5, 6, 7, 4, 10].map(StackId));
+        assert_eq!(stacks.map(leaf), leaves);
+        assert_eq!(tree.nodes.len(), 11);
+        // A caller has a smaller number than what it called.
+        assert!(
+            (0..)
+                .zip(&tree.nodes)
+                .all(|(at, (_, caller))| caller.is_none_or(|caller| caller.0 < at))
+        );
     }
 }

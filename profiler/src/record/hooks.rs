@@ -88,8 +88,8 @@ impl Hooks {
     }
 
     /// Called every now and then: looks whether programs have registered a traceback function meanwhile, and puts the
-    /// helper into them, on a thread of its own. Returns the processes whose threads are asked from now on.
-    pub fn tick(&mut self, targets: &mut Targets) -> Vec<u32> {
+    /// helper into them, on a thread of its own.
+    pub fn tick(&mut self, targets: &mut Targets) {
         if !self.waiting.is_empty() && self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
             self.looked = Some(Instant::now());
             for pid in std::mem::take(&mut self.waiting) {
@@ -103,8 +103,7 @@ impl Hooks {
                 }
             }
         }
-        let engaged = self.engaged(JoinHandle::is_finished);
-        for &pid in &engaged {
+        for pid in self.engaged(JoinHandle::is_finished) {
             self.warnings.push(format!(
                 "process {pid} has registered a traceback function: its hooks are honoured from now on"
             ));
@@ -112,7 +111,6 @@ impl Hooks {
                 honoured.ask(pid, targets);
             }
         }
-        engaged
     }
 
     /// Takes over the processes that the helper has come into.
@@ -153,6 +151,7 @@ impl Hooks {
         };
         installed.enable(true);
         self.were_engaged = true;
+        self.longest_stop = self.longest_stop.max(installed.longest_stop());
         let honoured = Honoured {
             process,
             installed,

@@ -146,7 +146,7 @@ impl Naming {
 
     /// Whether process `pid` is a snapshot.
     pub fn is_snapshot(&self, pid: u32) -> bool {
-        !self.by_pid.is_empty() && self.family().reported.contains_key(&pid)
+        !self.programs.is_empty() && self.family().reported.contains_key(&pid)
     }
 
     /// Whether a process that the kernel says was born is a snapshot. It is one only once: its number may be given to

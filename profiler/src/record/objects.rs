@@ -2,6 +2,7 @@
 
 use crate::addr::Svma;
 use crate::gopclntab::Pclntab;
+use crate::hooks::table as hooks;
 use crate::symbolize;
 use crate::target::go::GoRuntime;
 use crate::target::go::sites::HookSites;
@@ -20,6 +21,8 @@ pub struct Object {
     pub go: Option<GoRuntime>,
     /// What honouring its traceback hooks takes; or why that is not known, as a whole sentence without the final stop.
     pub hooks: Result<Option<HookSites>, String>,
+    /// Its table of traceback hooks; or why that is not known, likewise.
+    pub hook_table: Result<Option<Svma>, String>,
     /// libc's `__errno_location`.
     pub errno_location: Option<Svma>,
     /// For each 64 KiB region of code with rules: its number and its table.
@@ -60,6 +63,7 @@ impl Object {
             }
             _ => Ok(None),
         };
+        let hook_table = hooks::Table::find(bytes).map_err(|error| error.to_string());
         let errno_location = file
             .dynamic_symbols()
             .chain(file.symbols())
@@ -89,6 +93,7 @@ impl Object {
             pclntab,
             go,
             hooks,
+            hook_table,
             errno_location,
             regions,
             n_regions,

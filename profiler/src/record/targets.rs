@@ -4,9 +4,11 @@ use super::Error;
 use super::images::{Content, Image, Loaded, Mapped, ModuleIdx, Modules, bias, mapping};
 use super::loader::{Done, Job, Loader};
 use crate::addr::{Avma, Bias};
-use crate::inject::{Accept, Plan};
+use crate::hooks::table::Table;
+use crate::inject::{Accept, GoPlan, Plan, Runtime};
 use crate::merge::Code;
 use crate::sampler::{NewCode, Question, Tables};
+use crate::target::calls::SystemCalls;
 use crate::target::go::TlsG;
 use crate::target::maps::MapEntry;
 use crate::target::process::{self, Process};
@@ -144,16 +146,15 @@ impl Targets {
         }
     }
 
-    /// What honouring the hooks of process `pid` takes; `None` if it has no program that can register any.
+    /// What honouring the hooks of process `pid` takes; `None` if it has no program that can register any, and no table.
     ///
     /// # Errors
     /// Why that is not known.
     pub fn plan(&self, pid: u32) -> Result<Option<Plan>, String> {
-        let image = self
-            .processes
-            .get(&pid)
-            .and_then(|watched| self.images.get(&watched.slot));
-        let Some(image) = image else {
+        let Some(watched) = self.processes.get(&pid) else {
+            return Ok(None);
+        };
+        let Some(image) = self.images.get(&watched.slot) else {
             return Ok(None);
         };
         let objects = || {
@@ -179,28 +180,66 @@ impl Targets {
             drop(object);
             let go = go_layout(image.pid, loaded, bias).ok_or("where its threads keep g cannot be read")?;
             return Ok(Some(Plan {
-                futex: sites.futex.start.to_avma(bias)..sites.futex.end.to_avma(bias),
-                tls_g: go.tls_g,
-                layout,
-                g_stack_lo: 0,
-                m_procid: layout.m_procid,
-                m_lockedg: layout.m_lockedg,
                 traceback: sites.variables.traceback.to_avma(bias),
                 symbolizer: sites.variables.symbolizer.to_avma(bias),
-                exit: sites.exit.to_avma(bias),
-                callers: sites.variables.callers.to_avma(bias),
-                call_traceback: sites.call_traceback.map(|address| address.to_avma(bias)),
                 errno_location,
-                go_handlers: sites
-                    .signal_handlers
-                    .iter()
-                    .map(|address| address.to_avma(bias))
-                    .collect(),
-                async_preempt: sites.async_preempt.map(|address| address.to_avma(bias)),
                 accept: Accept::KERNEL,
+                runtime: Runtime::Go(GoPlan {
+                    futex: sites.futex.start.to_avma(bias)..sites.futex.end.to_avma(bias),
+                    tls_g: go.tls_g,
+                    layout,
+                    g_stack_lo: 0,
+                    m_procid: layout.m_procid,
+                    m_lockedg: layout.m_lockedg,
+                    exit: sites.exit.to_avma(bias),
+                    callers: sites.variables.callers.to_avma(bias),
+                    call_traceback: sites.call_traceback.map(|address| address.to_avma(bias)),
+                    signal_handlers: sites
+                        .signal_handlers
+                        .iter()
+                        .map(|address| address.to_avma(bias))
+                        .collect(),
+                    async_preempt: sites.async_preempt.map(|address| address.to_avma(bias)),
+                }),
             }));
         }
-        Ok(None)
+        if objects().any(|(_, _, object)| object.go.is_some()) {
+            return Ok(None);
+        }
+        let Some(process) = &watched.process else {
+            return Ok(None);
+        };
+        let executable = process.executable();
+        let mut tables = Vec::new();
+        for (entry, &at) in image.entries.iter().zip(&image.modules) {
+            let Some((loaded, bias)) = self.modules.get(at).object(entry) else {
+                continue;
+            };
+            let Ok(object) = loaded.object.lock() else {
+                continue;
+            };
+            if let Some(table) = object.hook_table.clone()? {
+                let is_executable = executable.as_deref() == Some(entry.name.as_str());
+                tables.push((is_executable, table.to_avma(bias)));
+            }
+        }
+        // The executable is the first that is loaded; libraries are mapped below those that were loaded before.
+        let Some(&(_, table)) = tables.iter().max() else {
+            return Ok(None);
+        };
+        let memory = process
+            .memory(table.0, Table::SIZE)
+            .map_err(|error| error.to_string())?;
+        Table::read(&memory).map_err(|error| error.to_string())?;
+        let calls =
+            SystemCalls::find(process).ok_or("no library of it has code that makes any system call")?;
+        Ok(Some(Plan {
+            traceback: Avma(table.0.wrapping_add(Table::TRACEBACK)),
+            symbolizer: Avma(table.0.wrapping_add(Table::SYMBOLIZER)),
+            errno_location,
+            accept: Accept::KERNEL,
+            runtime: Runtime::Table(calls),
+        }))
     }
 
     /// What kind of code is at an address of the program image in `slot`, in a generation of its mappings.

@@ -160,7 +160,7 @@ pub enum NotAsked {
     Other,
     /// A frame of its stack is in code that may hold a lock which the hooks need.
     Danger,
-    /// It has no alternate stack for signals, or is on it.
+    /// There is no room for a handler: on its alternate stack, which it is on already, or on its own.
     NoStack,
     /// Enough were asked in the last moment.
     Rate,
@@ -206,7 +206,9 @@ impl NotAsked {
             Self::Pending => "the signal waited for it already",
             Self::Other => "another signal was about to be delivered",
             Self::Danger => "its stack had code that may hold a lock which the hooks need",
-            Self::NoStack => "it had no alternate stack for signals, or was on it already",
+            Self::NoStack => {
+                "it was on its alternate stack for signals already, or had none and too little room on its own"
+            }
             Self::Rate => "enough threads had been asked in the last tenth of a second",
             Self::Replaced => "its process had set another handler for the signal",
             Self::Busy => "the kernel could not send the signal",
@@ -265,7 +267,9 @@ impl Sampler {
                 .ok_or(Error::BtfField {
                     field: "sighand.action",
                 })?,
-            padding: 0,
+            mapping_start: btf
+                .field_offset("vm_area_struct", &["vm_start"])
+                .ok_or(Error::BtfField { field: "vm_start" })?,
         };
         let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::Cpus { what, source })?;
         let object = kfunc::resolve(OBJECT, send_signal_task).ok_or(Error::NotOurs {

@@ -1,5 +1,6 @@
 //! Looking at a process and at the objects in it. Nothing here stops or changes it.
 
+pub mod calls;
 pub mod command;
 pub mod files;
 pub mod go;
@@ -8,3 +9,4 @@ pub mod preflight;
 pub mod process;
 pub mod status;
 mod sys;
+pub mod waiting;

@@ -4,11 +4,13 @@
 //! Nothing is tried: conditions are read from `/proc` and from the object files, and the process does not notice. Who
 //! is about to touch a process reads its [`State`] again.
 
+use super::calls::SystemCalls;
 use super::go::Source;
 use super::go::hooks::Hooks;
 use super::go::threads::Thread;
 use super::process::{Process, Task};
 use super::status::Status;
+use super::waiting;
 use crate::addr::Avma;
 use std::collections::HashSet;
 use std::fmt;
@@ -37,6 +39,8 @@ pub struct Facts {
     pub code: Vec<Range<Avma>>,
     /// The code of `runtime.futex`.
     pub futex: Option<Range<Avma>>,
+    /// Threads that a program without Go can spare for a moment ([`super::waiting`]).
+    pub spare: Vec<u32>,
     /// What it is doing.
     pub state: State,
 }
@@ -72,6 +76,13 @@ pub enum Runtime {
         /// Its threads (Ms); `None` if they cannot be read.
         threads: Option<Vec<Thread>>,
     },
+    /// It has none, but publishes hooks in a table.
+    Table {
+        /// Its traceback function.
+        traceback: Option<Avma>,
+        /// Code with which its threads can make system calls.
+        calls: Option<SystemCalls>,
+    },
 }
 
 /// What a condition asks for.
@@ -83,6 +94,8 @@ pub enum Requirement {
     TracebackHook,
     /// Offsets and addresses in the Go runtime are certain.
     Layout,
+    /// Code with which a thread makes any system call and comes back, where there is no Go runtime.
+    SystemCalls,
     /// A 64-bit program.
     Bits64,
     /// It runs: nobody has stopped it.
@@ -110,6 +123,7 @@ impl Requirement {
             Self::Cgo => "cgo",
             Self::TracebackHook => "traceback-hook",
             Self::Layout => "layout",
+            Self::SystemCalls => "system-calls",
             Self::Bits64 => "64-bit",
             Self::NotStopped => "not-stopped",
             Self::NoSeccomp => "no-seccomp",
@@ -201,14 +215,18 @@ impl State {
     /// Real-time signals that nobody uses, the best first. Where the process has handlers for all of them, and
     /// `with_go`, those are the Go runtime's, which does nothing about most; else only those without a handler.
     pub fn free_signals(&self, with_go: bool) -> Vec<u32> {
-        let all = |mask: fn(&Status) -> u64| self.tasks.iter().fold(0, |all, task| all | mask(&task.status));
-        let (ignored, pending, caught) = (all(|s| s.ignored), all(|s| s.pending), all(|s| s.caught));
+        let all =
+            |mask: &dyn Fn(&Status) -> u64| self.tasks.iter().fold(0, |all, task| all | mask(&task.status));
+        let (ignored, pending, caught) = (all(&|s| s.ignored), all(&|s| s.pending), all(&|s| s.caught));
         let blocked_everywhere = self
             .tasks
             .iter()
             .fold(u64::MAX, |all, task| all & task.status.blocked);
-        // A thread that blocks what nobody catches waits for it otherwise: by sigwait(3) or signalfd(2), perhaps.
-        let waited_for = all(|s| s.blocked) & !caught;
+        // A thread that blocks what nobody catches waits for it otherwise: by sigwait(3) or signalfd(2), perhaps. One that
+        // blocks all of them wants to be left alone: Go has such a thread, and so have many libraries.
+        let range = SIGNALS.fold(0, |range, signal| range | 1 << (signal - 1));
+        let chosen = |s: &Status| if s.blocked & range == range { 0 } else { s.blocked };
+        let waited_for = all(&chosen) & !caught;
         let taken = ignored | pending | blocked_everywhere | waited_for;
         let has = |mask: u64, signal: u32| mask & 1 << (signal - 1) != 0;
         let available = SIGNALS.rev().filter(|&signal| !has(taken, signal));
@@ -229,8 +247,10 @@ impl State {
 impl Facts {
     /// Reads what there is to know of `process` beside its Go runtime, whose idle threads wait in `futex`.
     pub fn read(process: &Process, runtime: Runtime, futex: Option<Range<Avma>>) -> Self {
+        let state = State::read(process);
         Self {
             runtime,
+            spare: waiting::candidates(process, state.tasks.iter()),
             code: process
                 .maps()
                 .unwrap_or_default()
@@ -239,7 +259,7 @@ impl Facts {
                 .map(|entry| Avma(entry.start)..Avma(entry.end))
                 .collect(),
             futex,
-            state: State::read(process),
+            state,
         }
     }
 
@@ -248,8 +268,12 @@ impl Facts {
         self.code.iter().any(|range| range.contains(&address))
     }
 
-    /// Threads that have nothing to do: they wait in `runtime.futex`, and the runtime agrees where it can be asked.
+    /// Threads that can be borrowed. In a Go program they have nothing to do: they wait in `runtime.futex`, and the runtime
+    /// agrees where it can be asked.
     pub fn idle_threads(&self) -> Vec<u32> {
+        if let Runtime::Table { .. } = self.runtime {
+            return self.spare.clone();
+        }
         let Some(futex) = &self.futex else {
             return Vec::new();
         };

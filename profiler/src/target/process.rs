@@ -151,16 +151,18 @@ impl Process {
 
     /// Its threads, as far as they can be looked at; none if the process has ended.
     pub fn tasks(&self) -> Vec<Task> {
-        let task = |tid| {
-            let syscall = std::fs::read(format!("/proc/{}/task/{tid}/syscall", self.pid));
-            Some(Task {
-                tid,
-                status: self.status(tid)?,
-                // Ptrace rights are needed for this one.
-                syscall: syscall.ok().and_then(|text| Syscall::parse(&text)),
-            })
-        };
-        self.tids().into_iter().filter_map(task).collect()
+        self.tids().into_iter().filter_map(|tid| self.task(tid)).collect()
+    }
+
+    /// One of its threads; `None` if it has ended.
+    pub fn task(&self, tid: u32) -> Option<Task> {
+        let syscall = std::fs::read(format!("/proc/{}/task/{tid}/syscall", self.pid));
+        Some(Task {
+            tid,
+            status: self.status(tid)?,
+            // Ptrace rights are needed for this one.
+            syscall: syscall.ok().and_then(|text| Syscall::parse(&text)),
+        })
     }
 
     /// The path of its executable, as the process sees it.

@@ -71,17 +71,29 @@ func work() uint64 {
 }
 
 func main() {
-	expected = round()
 	if len(os.Args) < 2 || modes[os.Args[1]] == nil {
 		fail("usage: go_harm MODE [ROUNDS]")
 	}
-	report := modes[os.Args[1]]()
-	// With the first timer the runtime opens the descriptors that it needs.
-	time.Sleep(time.Millisecond)
 	if len(os.Args) > 2 {
 		brief(os.Args[2])
 		return
 	}
+	run(os.Args[1])
+}
+
+// goRun does what main does, in a program of C.
+//
+//export goRun
+func goRun(mode *C.char) C.int {
+	run(C.GoString(mode))
+	return 0
+}
+
+func run(mode string) {
+	expected = round()
+	report := modes[mode]()
+	// With the first timer the runtime opens the descriptors that it needs.
+	time.Sleep(time.Millisecond)
 	gotarget.Start(func(line string) {
 		var n uint64
 		switch {
@@ -98,6 +110,7 @@ func main() {
 
 // brief goes through so many rounds and ends, with nobody at standard input.
 func brief(rounds string) {
+	expected = round()
 	var n, i uint64
 	scan(rounds, "%d", &n)
 	fmt.Printf("ready %d\n", os.Getpid())

@@ -4,7 +4,6 @@
 #include "_cgo_export.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -55,8 +54,10 @@ static long with_nanosleep(const struct files *files) {
 
 static long with_futex(const struct files *files) {
 	(void)files;
+	/* FUTEX_WAIT_PRIVATE of linux/futex.h, which is not there for every libc. */
+	enum { WAIT = 128 };
 	int word = 0;
-	return syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, &SHORT);
+	return syscall(SYS_futex, &word, WAIT, 0, &SHORT);
 }
 
 static long with_read(const struct files *files) {

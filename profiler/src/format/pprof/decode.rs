@@ -1,8 +1,9 @@
 //! From bytes to a profile. Everything in the file is hostile: ids and indexes are looked up, never trusted, and
 //! memory is counted before it is taken.
 
-use super::proto::{Function, Label, Location, Sample};
-use super::tables::{Budget, ENTRY, Limits, Tables, damaged, message, unpack};
+use super::proto::{Function, Label, Location};
+use super::sample::Sample;
+use super::tables::{Budget, ENTRY, Limits, Tables, bounded, damaged, unpack};
 use super::wire::{self, Value};
 use super::{FORMAT, KINDS, ORIGINS, comment, label, value};
 use crate::format::{Error, stack};
@@ -36,8 +37,10 @@ struct Decoder<'a> {
     builder: Builder,
     modules: HashMap<u64, ModuleId>,
     paths: HashMap<ModuleId, Module>,
-    /// Locations that samples have used.
-    physical: HashMap<u64, Physical>,
+    /// By the slot of the location; `None` where no sample has used it yet.
+    physical: Vec<Option<Physical>>,
+    /// The frames of the sample at hand, root first.
+    frames: Vec<FrameId>,
     threads: HashMap<(u32, u32, Option<i64>), ThreadId>,
     pids: BTreeSet<u32>,
     summary: Summary,
@@ -55,12 +58,15 @@ impl<'a> Decoder<'a> {
             facts: Vec::new(),
         };
         Ok(Self {
+            physical: std::iter::repeat_with(|| None)
+                .take(tables.locations.len())
+                .collect(),
+            frames: Vec::new(),
             tables,
             budget,
             builder: Builder::default(),
             modules: HashMap::new(),
             paths: HashMap::new(),
-            physical: HashMap::new(),
             threads: HashMap::new(),
             pids: BTreeSet::new(),
             summary: Summary::default(),
@@ -75,9 +81,11 @@ impl<'a> Decoder<'a> {
         }
         self.comments()?;
         self.mappings()?;
+        let mut sample = Sample::default();
         for field in wire::fields(bytes) {
             if let (2, Value::Bytes(bytes)) = field.map_err(damaged)? {
-                self.sample(&message("sample", bytes)?, count_index)?;
+                sample.read(bounded("sample", bytes)?)?;
+                self.sample(&sample, count_index)?;
             }
         }
         if self.summary.kept == 0 {
@@ -157,21 +165,21 @@ impl<'a> Decoder<'a> {
     }
 
     fn sample(&mut self, sample: &Sample, count_index: usize) -> Result<(), Error> {
-        if sample.value.len() != self.tables.sample_types.len() {
+        if sample.values.len() != self.tables.sample_types.len() {
             return Err(damaged(format!(
                 "a sample has {} values where there are {} sample types",
-                sample.value.len(),
+                sample.values.len(),
                 self.tables.sample_types.len()
             )));
         }
-        let count = u64::try_from(sample.value[count_index])
+        let count = u64::try_from(sample.values[count_index])
             .ok()
             .ok_or_else(|| damaged("a sample has a negative count, as in a difference of two profiles"))?;
         if count == 0 {
             return Ok(());
         }
-        let labels = Labels::read(&self.tables, &sample.label)?;
-        let mut locations = sample.location_id.as_slice();
+        let labels = Labels::read(&self.tables, &sample.labels)?;
+        let mut locations = sample.locations.as_slice();
         let mut noted = None;
         if let Some((&outermost, inner)) = locations.split_last() {
             noted = self.note(outermost)?;
@@ -179,23 +187,22 @@ impl<'a> Decoder<'a> {
                 locations = inner;
             }
         }
-        let mut root_first = Vec::with_capacity(locations.len());
+        self.frames.clear();
         let mut from_kernel = false;
         for &id in locations.iter().rev() {
-            let physical = self.physical(id)?;
-            root_first.extend(physical.frames.iter().rev());
-            from_kernel = physical.kernel;
-            if root_first.len() > MAX_FRAMES {
+            from_kernel = self.push(id)?;
+            if self.frames.len() > MAX_FRAMES {
                 return Err(damaged(format!("a stack of more than {MAX_FRAMES} frames")));
             }
         }
         // Not memory, but time: a few bytes can name a location of many lines.
-        self.budget.take(root_first.len())?;
+        self.budget.take(self.frames.len())?;
         let from_kernel = from_kernel || labels.from_kernel;
         let stop = labels.stop.or(noted).unwrap_or(StopReason::Root);
         let thread = self.thread(&labels)?;
 
         let nodes = self.builder.stack_nodes();
+        let root_first = self.frames.iter().copied();
         self.builder.sample(thread, root_first, stop, from_kernel, count);
         self.budget
             .take(ENTRY * (1 + self.builder.stack_nodes() - nodes))?;
@@ -240,16 +247,13 @@ impl<'a> Decoder<'a> {
     }
 
     fn find(&self, id: u64) -> Result<&Location, Error> {
-        self.tables
-            .locations
-            .get(&id)
-            .ok_or_else(|| damaged(format!("there is no location {id}")))
+        self.tables.locations.get(id).ok_or_else(|| no_location(id))
     }
 
     fn function(&self, id: u64) -> Result<Function, Error> {
         self.tables
             .functions
-            .get(&id)
+            .get(id)
             .copied()
             .ok_or_else(|| damaged(format!("there is no function {id}")))
     }
@@ -264,13 +268,19 @@ impl<'a> Decoder<'a> {
         Ok(stack::stop_of_note(name))
     }
 
-    fn physical(&mut self, id: u64) -> Result<&Physical, Error> {
-        if !self.physical.contains_key(&id) {
-            let location = self.find(id)?.clone();
-            let physical = self.new_physical(&location)?;
-            self.physical.insert(id, physical);
+    /// Adds the frames of a location to those of the sample; whether they are in the kernel.
+    fn push(&mut self, id: u64) -> Result<bool, Error> {
+        let slot = self.tables.locations.slot(id).ok_or_else(|| no_location(id))?;
+        if let Some(Some(physical)) = self.physical.get(slot) {
+            self.frames.extend_from_slice(&physical.frames);
+            return Ok(physical.kernel);
         }
-        Ok(&self.physical[&id])
+        let location = self.find(id)?.clone();
+        let physical = self.new_physical(&location)?;
+        self.frames.extend_from_slice(&physical.frames);
+        let kernel = physical.kernel;
+        self.physical[slot] = Some(physical);
+        Ok(kernel)
     }
 
     fn new_physical(&mut self, location: &Location) -> Result<Physical, Error> {
@@ -299,6 +309,7 @@ impl<'a> Decoder<'a> {
             kernel |= frame.kind == Kind::Kernel;
             frames.push(self.builder.frame(frame));
         }
+        frames.reverse();
         self.budget
             .take(ENTRY + size_of::<Physical>() + frames.len() * size_of::<FrameId>())?;
         Ok(Physical { frames, kernel })
@@ -343,9 +354,13 @@ impl<'a> Decoder<'a> {
     }
 }
 
+fn no_location(id: u64) -> Error {
+    damaged(format!("there is no location {id}"))
+}
+
 /// A location as frames.
 struct Physical {
-    /// Leaf first.
+    /// Root first.
     frames: Vec<FrameId>,
     /// It is in the kernel.
     kernel: bool,

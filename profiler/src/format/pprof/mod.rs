@@ -25,7 +25,9 @@
 
 mod decode;
 mod encode;
+mod ids;
 mod proto;
+mod sample;
 mod tables;
 #[cfg(test)]
 mod tests;

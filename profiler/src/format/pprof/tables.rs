@@ -1,12 +1,12 @@
 //! Everything in a file but its samples, and the limits that make it safe to read.
 
+use super::ids::ById;
 use super::proto::{Function, Line, Location, Mapping, ValueType};
 use super::wire::{self, Value};
 use crate::format::{Error, escape};
 use flate2::read::MultiGzDecoder;
 use prost::Message;
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::io::Read;
 
 /// How much memory a file may cost, in bytes.
@@ -89,8 +89,8 @@ pub(super) struct Tables<'a> {
     strings: Vec<&'a [u8]>,
     pub(super) sample_types: Vec<ValueType>,
     pub(super) mappings: Vec<Mapping>,
-    pub(super) locations: HashMap<u64, Location>,
-    pub(super) functions: HashMap<u64, Function>,
+    pub(super) locations: ById<Location>,
+    pub(super) functions: ById<Function>,
     pub(super) comments: Vec<i64>,
     pub(super) time_nanos: i64,
     pub(super) duration_nanos: i64,
@@ -146,14 +146,14 @@ impl<'a> Tables<'a> {
                 budget
                     .take(2 * size_of::<Location>() + ENTRY + location.line.capacity() * size_of::<Line>())?;
                 let id = location.id;
-                if self.locations.insert(id, location).is_some() {
+                if !self.locations.insert(id, location) {
                     return Err(damaged(format!("there are two locations {id}")));
                 }
             }
             (5, Value::Bytes(bytes)) => {
                 budget.take(2 * size_of::<Function>() + ENTRY)?;
                 let function: Function = message("function", bytes)?;
-                if self.functions.insert(function.id, function).is_some() {
+                if !self.functions.insert(function.id, function) {
                     return Err(damaged(format!("there are two functions {}", function.id)));
                 }
             }
@@ -245,10 +245,15 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// Reads a message inside of the file's.
-pub(super) fn message<M: Message + Default>(what: &str, bytes: &[u8]) -> Result<M, Error> {
+/// The bytes of a message, if they are not more than any message has.
+pub(super) fn bounded<'a>(what: &str, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
     if bytes.len() > MAX_FIELD {
         return Err(damaged(format!("a {what} of {} bytes", bytes.len())));
     }
-    M::decode(bytes).map_err(|error| damaged(format!("a {what} cannot be read: {error}")))
+    Ok(bytes)
+}
+
+/// Reads a message inside of the file's.
+pub(super) fn message<M: Message + Default>(what: &str, bytes: &[u8]) -> Result<M, Error> {
+    M::decode(bounded(what, bytes)?).map_err(|error| damaged(format!("a {what} cannot be read: {error}")))
 }

@@ -4,7 +4,7 @@
 use super::target::{COOKIE, Target};
 use super::{full, install};
 use crate::hooks::Symbolizer;
-use crate::inject::snapshot;
+use crate::inject::{Mapped, snapshot};
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -28,30 +28,27 @@ pub(in crate::inject) fn step() {
 
 #[test]
 fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
-    die_alone(
-        "the_target_survives_our_death_at_every_step_and_the_next_run_clears_up",
-        honour,
-        (60, 20),
+    alone(
+        "death::the_target_survives_our_death_at_every_step_and_the_next_run_clears_up",
+        || die_at_every_step(Target::start("local"), honour, |_| {}, (60, 20)),
     );
 }
 
 #[test]
 fn the_target_survives_our_death_at_every_step_of_a_snapshot_and_the_next_run_buries_that() {
-    die_alone(
-        "the_target_survives_our_death_at_every_step_of_a_snapshot_and_the_next_run_buries_that",
-        name,
-        (80, 60),
+    alone(
+        "death::the_target_survives_our_death_at_every_step_of_a_snapshot_and_the_next_run_buries_that",
+        || die_at_every_step(Target::start("local"), name, |_| {}, (80, 60)),
     );
 }
 
-/// Dies at every step of `act`, in the test `test`. There have to be so many steps at least, of which so many leave
-/// something behind.
-fn die_alone(test: &str, act: fn(&Target), least: (u32, u32)) {
-    // A process that forks has to have no other threads that hold locks, nor files of other tests.
+/// Does `work`, that of the test `test`, in a process that does nothing else: one that forks has to have no other threads
+/// that hold locks, nor files of other tests.
+pub(super) fn alone(test: &str, work: impl FnOnce()) {
     if std::env::var_os(ALONE).is_some() {
-        return die_at_every_step(act, least);
+        return work();
     }
-    let name = format!("inject::tests::death::{test}");
+    let name = format!("inject::tests::{test}");
     let output = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", &name, "--nocapture"])
         .env(ALONE, "1")
@@ -62,8 +59,14 @@ fn die_alone(test: &str, act: fn(&Target), least: (u32, u32)) {
     println!("{said}");
 }
 
-fn die_at_every_step(act: fn(&Target), (least_steps, least_remains): (u32, u32)) {
-    let target = Target::start("local");
+/// Dies at every step of `act`. There have to be so many steps at least, of which so many leave something behind. After
+/// each death the target has to be `well`.
+pub(super) fn die_at_every_step(
+    mut target: Target,
+    act: fn(&Target),
+    well: fn(&mut Target),
+    (least_steps, least_remains): (u32, u32),
+) {
     let before = target.state();
     let (mut deaths, mut remains, mut certain) = (0, 0, 0);
     let times = full(DEATHS);
@@ -75,11 +78,12 @@ fn die_at_every_step(act: fn(&Target), (least_steps, least_remains): (u32, u32))
                 continue;
             }
             deaths += 1;
+            well(&mut target);
             remains += u32::from(target.state() != before);
-            install(&target).leave(Some(0)).expect("it can be left");
+            next_run(&target);
             if target.state() != before {
                 // The system call that was begun for the dead was made only after the next run had looked.
-                install(&target).leave(Some(0)).expect("it can be left");
+                next_run(&target);
             }
             target.assert_state(&before);
         }
@@ -95,6 +99,23 @@ fn die_at_every_step(act: fn(&Target), (least_steps, least_remains): (u32, u32))
         "{certain} steps, {remains} left something"
     );
     target.finish();
+}
+
+/// Honours the hooks of the target, and leaves it. On a busy machine it is tried again: a thread that has nothing to do is
+/// not always found in time.
+fn next_run(target: &Target) {
+    let run = || {
+        let mapped = Mapped::new(target.process(), target.plan.clone())?;
+        mapped.install()?.leave(Some(0))
+    };
+    let mut left = run();
+    for _ in 0..10 {
+        if left.is_ok() {
+            break;
+        }
+        left = run();
+    }
+    left.expect("it can be left");
 }
 
 /// Does `act` to the target in a child that dies after so many steps. False if it came to its end before.
@@ -116,7 +137,7 @@ fn dies(target: &Target, act: fn(&Target), steps: u32) -> bool {
 }
 
 /// Honours the hooks of the target, and asks all of its threads.
-fn honour(target: &Target) {
+pub(super) fn honour(target: &Target) {
     let installed = install(target);
     step();
     for &tid in target.workers.keys() {
@@ -132,8 +153,13 @@ fn honour(target: &Target) {
         .expect("it can be left");
 }
 
+/// Honours the hooks of the target, and asks nobody.
+pub(super) fn come_and_go(target: &Target) {
+    install(target).leave(Some(0)).expect("it can be left");
+}
+
 /// Has the symbolizer of the target name addresses.
-fn name(target: &Target) {
+pub(super) fn name(target: &Target) {
     let mut conversation = Symbolizer::default();
     (0x100..0x104).for_each(|pc| conversation.ask(pc));
     let function = target.variable("hook_symbolizer");

@@ -1,6 +1,7 @@
 mod death;
 mod refusals;
 mod snapshot;
+mod table;
 mod target;
 
 use super::{Disposition, Error, Installed, Mapped, Mapping};
@@ -140,7 +141,7 @@ fn signals_of_others_reach_the_handler_before_ours() {
 
 #[test]
 fn a_signal_of_go_s_that_comes_together_with_ours_is_handled_before() {
-    let target = Target::start("local");
+    let mut target = Target::start("local");
     let installed = install(&target);
     for _ in 0..20 {
         // What waits for a stopped process is delivered when it goes on, Go's signal for preemption first.
@@ -157,8 +158,9 @@ fn a_signal_of_go_s_that_comes_together_with_ours_is_handled_before() {
             asking.join().expect("answers")
         });
         for answer in &begun {
-            assert!(!target.plan.go_handlers.contains(&answer.pc), "{answer:?}");
-            assert!(target.plan.async_preempt != Some(answer.pc), "{answer:?}");
+            let go = target.go();
+            assert!(!go.signal_handlers.contains(&answer.pc), "{answer:?}");
+            assert!(go.async_preempt != Some(answer.pc), "{answer:?}");
             check(&target, answer);
         }
     }

@@ -80,10 +80,10 @@ fn a_stopped_process_stays_stopped() {
 #[test]
 fn a_program_without_callers_and_one_that_ended_are_refused() {
     let mut target = Target::start("local");
-    let callers = target.plan.callers;
-    target.plan.callers = target.variable("hook_none");
+    let none = target.variable("hook_none");
+    let callers = std::mem::replace(&mut target.go().callers, none);
     assert_eq!(failing(&target).requirement, Requirement::Cgo);
-    target.plan.callers = callers;
+    target.go().callers = callers;
     let process = target.process();
     let plan = target.plan.clone();
     drop(target);

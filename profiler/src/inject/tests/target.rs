@@ -2,7 +2,9 @@
 
 use crate::addr::{Avma, Svma};
 use crate::gopclntab::Pclntab;
-use crate::inject::{Accept, Plan};
+use crate::hooks::Table;
+use crate::inject::{Accept, GoPlan, Plan, Runtime};
+use crate::target::calls::SystemCalls;
 use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
 use crate::target::status::Status;
@@ -100,6 +102,14 @@ impl Target {
         Process::open(self.pid()).expect("it runs")
     }
 
+    /// What is known of its Go runtime.
+    pub(super) fn go(&mut self) -> &mut GoPlan {
+        match &mut self.plan.runtime {
+            Runtime::Go(go) => go,
+            Runtime::Table(_) => panic!("it is a Go program"),
+        }
+    }
+
     /// Ends its work, of which it has checked all results.
     pub(super) fn finish(mut self) {
         drop(self.child.stdin.take());
@@ -107,7 +117,10 @@ impl Target {
         self.output.read_to_string(&mut rest).expect("text");
         let status = self.child.wait().expect("it is ours");
         assert!(status.success(), "{status}: {rest}");
-        let rounds = rest.trim().strip_prefix("rounds ").expect("rounds");
+        let rounds = rest
+            .trim()
+            .strip_prefix("rounds ")
+            .unwrap_or_else(|| panic!("{rest:?}"));
         assert!(rounds.parse::<u64>().expect("a number") > 0);
     }
 
@@ -130,7 +143,7 @@ impl Target {
         (self.workers, self.stranger) = introduction(&mut self.output);
     }
 
-    fn tell(&mut self, what: &str) {
+    pub(super) fn tell(&mut self, what: &str) {
         let input = self.child.stdin.as_mut().expect("a pipe");
         writeln!(input, "{what}").expect("it reads");
     }
@@ -311,6 +324,16 @@ pub(super) struct State {
 /// What the symbols of the running program say.
 pub(super) fn plan(pid: u32) -> Plan {
     let data = Bytes::from(std::fs::read(format!("/proc/{pid}/exe")).expect("the program"));
+    if let Some(Svma(table)) = Table::find(&data).expect("an ELF file") {
+        let process = Process::open(pid).expect("it runs");
+        return Plan {
+            traceback: Avma(table + Table::TRACEBACK),
+            symbolizer: Avma(table + Table::SYMBOLIZER),
+            errno_location: Some(errno_location(pid)),
+            accept: ACCEPT,
+            runtime: Runtime::Table(SystemCalls::find(&process).expect("it has a libc")),
+        };
+    }
     let object = object::File::parse(&*data).expect("an ELF file");
     let pclntab = Pclntab::find(&object, &data).expect("no error").expect("a table");
     let runtime = GoRuntime::find(&object, &data, &pclntab)
@@ -329,35 +352,37 @@ pub(super) fn plan(pid: u32) -> Plan {
         panic!("an executable")
     };
     Plan {
-        futex: Avma(start)..Avma(end),
-        tls_g,
-        layout: runtime.layout,
-        g_stack_lo: 0,
-        m_procid: if minor < 25 { 72 } else { 64 },
-        m_lockedg: match minor {
-            21 => 352,
-            22 | 23 => 344,
-            24 => 368,
-            25 => 360,
-            _ => 384,
-        },
         traceback: needed("runtime.cgoTraceback"),
         symbolizer: needed("runtime.cgoSymbolizer"),
-        exit: address("runtime.exit.abi0").unwrap_or_else(|| needed("runtime.exit")),
-        callers: needed("_cgo_callers"),
-        call_traceback: address("x_cgo_call_traceback_function"),
         errno_location: Some(errno_location(pid)),
-        go_handlers: [
-            "runtime.cgoSigtramp.abi0",
-            "runtime.cgoSigtramp",
-            "runtime.sigtramp.abi0",
-            "runtime.sigtramp",
-        ]
-        .into_iter()
-        .filter_map(address)
-        .collect(),
-        async_preempt: address("runtime.asyncPreempt.abi0").or_else(|| address("runtime.asyncPreempt")),
         accept: ACCEPT,
+        runtime: Runtime::Go(GoPlan {
+            futex: Avma(start)..Avma(end),
+            tls_g,
+            layout: runtime.layout,
+            g_stack_lo: 0,
+            m_procid: if minor < 25 { 72 } else { 64 },
+            m_lockedg: match minor {
+                21 => 352,
+                22 | 23 => 344,
+                24 => 368,
+                25 => 360,
+                _ => 384,
+            },
+            exit: address("runtime.exit.abi0").unwrap_or_else(|| needed("runtime.exit")),
+            callers: needed("_cgo_callers"),
+            call_traceback: address("x_cgo_call_traceback_function"),
+            signal_handlers: [
+                "runtime.cgoSigtramp.abi0",
+                "runtime.cgoSigtramp",
+                "runtime.sigtramp.abi0",
+                "runtime.sigtramp",
+            ]
+            .into_iter()
+            .filter_map(address)
+            .collect(),
+            async_preempt: address("runtime.asyncPreempt.abi0").or_else(|| address("runtime.asyncPreempt")),
+        }),
     }
 }
 

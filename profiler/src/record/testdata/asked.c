@@ -84,13 +84,21 @@ static void *sleeper(void *unused) {
   return unused;
 }
 
+// Less than a handler may need.
+static void *cramped(void *unused) { return stackless(unused); }
+
 int main(void) {
   struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
   sigaction(SIGNAL, &action, NULL);
-  void *(*const kinds[])(void *) = {willing, willing, deaf, stackless, sleeper, allocating};
+  void *(*const kinds[])(void *) = {willing, willing, deaf, stackless, cramped, sleeper, allocating};
   enum { N = sizeof kinds / sizeof *kinds };
   pthread_t threads[N];
-  for (int i = 0; i < N; i++) pthread_create(&threads[i], NULL, kinds[i], NULL);
+  for (int i = 0; i < N; i++) {
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 24 << 10);
+    pthread_create(&threads[i], kinds[i] == cramped ? &small : NULL, kinds[i], NULL);
+  }
   printf("%p\n", (void *)handler);
   fflush(stdout);
   char byte;

@@ -2,6 +2,7 @@
 
 use super::{Condition, Facts, Outcome, Requirement, Runtime, SIGNALS, State};
 use crate::addr::Avma;
+use crate::target::calls::SystemCalls;
 use std::time::Duration;
 
 /// `YAMA_SCOPE_NO_ATTACH` (security/yama/yama_lsm.c).
@@ -12,19 +13,25 @@ const CAP_SYS_PTRACE: u32 = 19;
 impl Facts {
     /// All conditions.
     pub fn conditions(&self) -> Vec<Condition> {
-        let mut conditions = vec![self.cgo(), self.traceback_hook(), self.layout()];
+        let mut conditions = match &self.runtime {
+            Runtime::Table { calls, .. } => vec![self.traceback_hook(), system_calls(*calls)],
+            _ => vec![self.cgo(), self.traceback_hook(), self.layout()],
+        };
         conditions.extend(self.state.conditions());
-        conditions.extend([
-            self.idle_thread(),
-            self.state.free_signal(self.runtime != Runtime::Absent),
-        ]);
+        conditions.extend([self.idle_thread(), self.state.free_signal(self.has_go())]);
         conditions
+    }
+
+    fn has_go(&self) -> bool {
+        !matches!(self.runtime, Runtime::Absent | Runtime::Table { .. })
     }
 
     fn cgo(&self) -> Condition {
         let fails = |fact: &str| condition(Requirement::Cgo, Outcome::Fails, fact);
         match &self.runtime {
-            Runtime::Absent => fails("the process has no Go runtime"),
+            Runtime::Absent | Runtime::Table { .. } => {
+                fails("the process has no Go runtime, and no table of traceback hooks")
+            }
             Runtime::NotUnderstood(_) => condition(
                 Requirement::Cgo,
                 Outcome::Unknown,
@@ -46,6 +53,15 @@ impl Facts {
         let of = |outcome, fact: &str| condition(Requirement::TracebackHook, outcome, fact);
         match &self.runtime {
             Runtime::Absent => of(Outcome::Unknown, "there is no Go runtime to register one with"),
+            Runtime::Table { traceback, .. } => match traceback {
+                Some(hook) if self.is_code(*hook) => of(Outcome::Holds, &format!("the table names {hook}")),
+                Some(hook) => of(
+                    Outcome::Fails,
+                    &format!("the table names {hook}, where there is no code"),
+                ),
+                None => of(Outcome::Fails, "the table names none by now")
+                    .with_remedy("look again once the program has set it"),
+            },
             Runtime::NotUnderstood(_) => of(Outcome::Unknown, "the Go runtime is not understood"),
             Runtime::Understood { hooks: None, .. } => of(
                 Outcome::Fails,
@@ -73,7 +89,9 @@ impl Facts {
 
     fn layout(&self) -> Condition {
         match &self.runtime {
-            Runtime::Absent => condition(Requirement::Layout, Outcome::Unknown, "there is no Go runtime"),
+            Runtime::Absent | Runtime::Table { .. } => {
+                condition(Requirement::Layout, Outcome::Unknown, "there is no Go runtime")
+            }
             Runtime::NotUnderstood(why) => condition(Requirement::Layout, Outcome::Fails, why.clone()),
             Runtime::Understood { layout, .. } => condition(
                 Requirement::Layout,
@@ -86,18 +104,19 @@ impl Facts {
     fn idle_thread(&self) -> Condition {
         let requirement = Requirement::IdleThread;
         let n = self.state.tasks.len();
+        let what = if let Runtime::Table { .. } = self.runtime {
+            "waits without a limit of time, or runs"
+        } else {
+            "waits in runtime.futex with nothing to do"
+        };
         match self.idle_threads()[..] {
-            [first, ..] => condition(
-                requirement,
-                Outcome::Holds,
-                format!("thread {first} waits in runtime.futex with nothing to do"),
-            ),
+            [first, ..] => condition(requirement, Outcome::Holds, format!("thread {first} {what}")),
             [] => condition(
                 requirement,
                 Outcome::Unknown,
-                format!("none of {n} threads waits in runtime.futex with nothing to do at this moment"),
+                format!("none of {n} threads {what} at this moment"),
             )
-            .with_remedy("none is needed: there is one as soon as the program is less busy"),
+            .with_remedy("none is needed: most programs have one now and then"),
         }
     }
 }
@@ -236,6 +255,22 @@ impl State {
                 format!("signal {first} has no handler"),
             ),
         }
+    }
+}
+
+/// Whether threads of a program without Go can make system calls for us.
+fn system_calls(calls: Option<SystemCalls>) -> Condition {
+    match calls {
+        Some(calls) => condition(
+            Requirement::SystemCalls,
+            Outcome::Holds,
+            format!("there is code for that at {}", calls.call),
+        ),
+        None => condition(
+            Requirement::SystemCalls,
+            Outcome::Fails,
+            "no file that it has mapped has code that makes any system call and returns",
+        ),
     }
 }
 

@@ -1,5 +1,6 @@
 use super::{Condition, Facts, Outcome, Requirement, Runtime, SIGNALS, State, Verdict, verdict};
 use crate::addr::Avma;
+use crate::target::calls::SystemCalls;
 use crate::target::go::Source;
 use crate::target::go::hooks::Hooks;
 use crate::target::go::threads::{Goroutine, Thread};
@@ -55,6 +56,7 @@ fn good() -> Facts {
         },
         code: vec![Avma(0x401000)..Avma(0x4b0000)],
         futex: Some(FUTEX_CODE),
+        spare: Vec::new(),
         state: State {
             is_x86_64: Some(true),
             tasks: vec![waiting(12, 0x80, 0x460541)],
@@ -120,6 +122,54 @@ fn a_process_without_a_go_runtime_is_refused_once() {
     facts.runtime = Runtime::Absent;
     facts.state.tasks[0].status.caught = 0;
     assert!(matches!(verdict(&facts.conditions()), Verdict::No(failing) if failing.len() == 1));
+}
+
+/// A program without Go that publishes hooks.
+fn with_table() -> Facts {
+    let mut facts = good();
+    facts.runtime = Runtime::Table {
+        traceback: Some(Avma(0x4a0b10)),
+        calls: Some(SystemCalls {
+            call: Avma(0x40_1000),
+            sigreturn: Avma(0x40_2000),
+        }),
+    };
+    facts.state.tasks[0].status.caught = 0;
+    facts.spare = vec![12];
+    facts
+}
+
+#[test]
+fn a_program_with_a_table_needs_no_go() {
+    let conditions = with_table().conditions();
+    assert!(
+        conditions
+            .iter()
+            .all(|condition| condition.outcome == Outcome::Holds)
+    );
+    let names: Vec<_> = conditions.iter().map(|c| c.requirement.name()).collect();
+    assert_eq!(names[..2], ["traceback-hook", "system-calls"]);
+    assert!(!names.contains(&"cgo") && !names.contains(&"layout"));
+}
+
+#[test]
+fn a_table_without_a_hook_or_with_one_elsewhere_is_refused() {
+    for hook in [None, Some(Avma(0x4b0000))] {
+        let mut facts = with_table();
+        if let Runtime::Table { traceback, .. } = &mut facts.runtime {
+            *traceback = hook;
+        }
+        assert_eq!(of(&facts, Requirement::TracebackHook).outcome, Outcome::Fails);
+    }
+}
+
+#[test]
+fn without_go_the_handlers_for_real_time_signals_are_the_program_s_own() {
+    let mut facts = with_table();
+    facts.state.tasks[0].status.caught = REAL_TIME;
+    assert_eq!(of(&facts, Requirement::FreeSignal).outcome, Outcome::Fails);
+    facts.spare.clear();
+    assert_eq!(of(&facts, Requirement::IdleThread).outcome, Outcome::Unknown);
 }
 
 #[test]
@@ -365,6 +415,11 @@ fn a_free_signal_has_no_handler_or_that_of_the_runtime() {
 fn a_signal_that_some_threads_block_reaches_the_others() {
     let mut facts = good();
     another(&mut facts, |status| status.blocked = u64::MAX);
+    assert_eq!(facts.state.free_signals(WITH_GO).first(), Some(&63));
+    // As in a library, where nobody catches them.
+    for task in &mut facts.state.tasks {
+        task.status.caught = 0;
+    }
     assert_eq!(facts.state.free_signals(WITH_GO).first(), Some(&63));
 }
 

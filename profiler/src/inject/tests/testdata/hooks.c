@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -201,13 +202,10 @@ static long send_without_info(void)
 
 static int grow(void)
 {
-	size_t bytes = (size_t)hook_grows << 20;
-	void *memory = malloc(bytes);
-	if (memory == NULL)
-		return -1;
-	memset(memory, 1, bytes);
+	void *memory = mmap(NULL, (size_t)hook_grows << 20, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	hook_grows = 0;
-	return 0;
+	return memory == MAP_FAILED ? -1 : 0;
 }
 
 static int wait_for_any_child(void)

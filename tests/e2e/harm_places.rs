@@ -1,0 +1,118 @@
+//! However a program with hooks was built, and wherever it runs, its hooks are honoured without harm, or the recording says why not
+//! and is right without.
+#![allow(clippy::print_stderr, reason = "the figures are what these tests are for")]
+
+use anyhow::{Result, ensure};
+use profiler_tests::exclusive;
+use profiler_tests::harm::{Case, Unharmed, for_seconds, start};
+use profiler_tests::programs::{self, Form, Program};
+use profiler_tests::target::Target;
+use std::process::Command;
+
+const SECONDS: u64 = 2;
+
+fn exe() -> Result<Program> {
+    programs::go("go_harm", "local", Form::Exe, "")
+}
+
+/// Records a program whose hooks have to be honoured.
+fn honoured(what: &str, case: Case) -> Result<Unharmed> {
+    let unharmed = case.unharmed(for_seconds(SECONDS))?;
+    eprintln!("{what}: {}", unharmed.summary()?);
+    ensure!(unharmed.stacks.honoured > 100, "{what}: {:?}", unharmed.stacks);
+    Ok(unharmed)
+}
+
+#[test]
+fn a_program_linked_with_glibc_statically_is_honoured() -> Result<()> {
+    let _guard = exclusive();
+    let program = programs::go_with(
+        "go_harm",
+        "static",
+        "gcc",
+        &["-ldflags", "-linkmode external -extldflags -static"],
+    )?;
+    honoured("static glibc", Case::new(&program, "rounds")).map(drop)
+}
+
+#[test]
+fn a_program_linked_with_musl_is_honoured() -> Result<()> {
+    let _guard = exclusive();
+    for (name, flags) in [
+        ("musl", "-linkmode external"),
+        ("musl-static", "-linkmode external -extldflags -static"),
+    ] {
+        let program = programs::go_with("go_harm", name, "musl-gcc", &["-ldflags", flags])?;
+        honoured(name, Case::new(&program, "rounds"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_position_independent_program_is_honoured() -> Result<()> {
+    let _guard = exclusive();
+    let program = programs::go("go_harm", "local", Form::Pie, "")?;
+    honoured("PIE", Case::new(&program, "rounds")).map(drop)
+}
+
+#[test]
+fn a_library_in_a_program_of_c_is_honoured() -> Result<()> {
+    let _guard = exclusive();
+    let library = programs::go_with("go_harm", "library.so", "gcc", &["-buildmode=c-shared"])?;
+    let program = exe()?;
+    let mut command = programs::native("go_harm/host/host.c")?.command();
+    command.arg(&library.path);
+    honoured("c-shared", Case::by(&program, command, "rounds")).map(drop)
+}
+
+#[test]
+fn a_program_in_namespaces_of_its_own_is_honoured() -> Result<()> {
+    let _guard = exclusive();
+    let program = exe()?;
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+        ])
+        .arg(&program.path);
+    honoured("namespaces", Case::by(&program, command, "rounds")).map(drop)
+}
+
+#[test]
+fn a_program_with_a_seccomp_filter_is_honoured_or_the_filter_is_named() -> Result<()> {
+    let _guard = exclusive();
+    let program = exe()?;
+    for filter in ["allow", "log", "kill"] {
+        let case = || Case::new(&program, "rounds").env("HARM_SECCOMP", filter);
+        let mut command = program.command();
+        command.arg("rounds").env("HARM_SECCOMP", filter);
+        let target = Target::start(command)?;
+        let mut required = start(&target, "require")?;
+        if required.wait_until_sampling().is_ok() {
+            drop(required);
+            drop(target);
+            honoured(filter, case())?;
+            continue;
+        }
+        ensure!(target.finish()?.status.success());
+        let walked = case().auto().unharmed(for_seconds(SECONDS))?;
+        eprintln!("seccomp, {filter}: {}", walked.stacks.walked);
+        ensure!(
+            walked.recording.stderr.contains("seccomp"),
+            "{}",
+            walked.recording.stderr
+        );
+        ensure!(
+            walked.stacks.honoured == 0 && walked.stacks.walked > 100,
+            "{:?}",
+            walked.stacks
+        );
+    }
+    Ok(())
+}

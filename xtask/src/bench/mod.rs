@@ -1,0 +1,129 @@
+//! `cargo xtask bench`: figures that depend on the machine, and so are no tests. Each part stands for a promise of the
+//! README; the table has what was promised beside what was found.
+
+mod check;
+mod check_aa;
+
+use anyhow::{Result, bail};
+
+/// Something that is measured.
+struct Part {
+    name: &'static str,
+    about: &'static str,
+    run: fn() -> Result<Vec<Figure>>,
+}
+
+const PARTS: &[Part] = &[
+    Part {
+        name: "check",
+        about: "time and memory of `profiler check` and `profiler diff` on large profiles",
+        run: check::run,
+    },
+    Part {
+        name: "check-aa",
+        about: "how often `profiler check` fails unchanged code (needs root; ten minutes)",
+        run: check_aa::run,
+    },
+];
+
+/// One line of the table.
+struct Figure {
+    what: String,
+    found: String,
+    /// What was promised; empty if nothing was.
+    promised: String,
+}
+
+impl Figure {
+    fn new(what: impl Into<String>, found: impl Into<String>, promised: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            found: found.into(),
+            promised: promised.into(),
+        }
+    }
+}
+
+/// Measures the parts of these names, or all of them, one after the other.
+pub fn run(names: &[String]) -> Result<()> {
+    for name in names {
+        if !PARTS.iter().any(|part| part.name == name) {
+            bail!("there is no part \"{name}\"; there are:\n{}", list());
+        }
+    }
+    let mut figures = Vec::new();
+    for part in PARTS {
+        if names.is_empty() || names.iter().any(|name| name == part.name) {
+            println!("==> {}: {}", part.name, part.about);
+            figures.extend((part.run)()?);
+        }
+    }
+    println!("\n{}", table(&figures));
+    Ok(())
+}
+
+/// The parts, one line each, for people.
+fn list() -> String {
+    let lines: Vec<String> = PARTS
+        .iter()
+        .map(|part| format!("  {:<10} {}", part.name, part.about))
+        .collect();
+    lines.join("\n")
+}
+
+fn table(figures: &[Figure]) -> String {
+    let mut text = format!("{:<66} {:>10} {:>10}\n", "", "found", "promised");
+    for figure in figures {
+        text.push_str(&format!(
+            "{:<66} {:>10} {:>10}\n",
+            figure.what, figure.found, figure.promised
+        ));
+    }
+    text
+}
+
+/// Median and largest of some durations or sizes.
+fn median_and_most<T: Ord + Copy>(values: &mut [T]) -> Option<(T, T)> {
+    values.sort_unstable();
+    Some((*values.get(values.len() / 2)?, *values.last()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Figure, PARTS, median_and_most, run, table};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn parts_have_names_of_their_own() {
+        let names: BTreeSet<_> = PARTS.iter().map(|part| part.name).collect();
+        assert_eq!(names.len(), PARTS.len());
+    }
+
+    #[test]
+    fn an_unknown_part_is_answered_with_the_known_ones() {
+        let error = run(&["speed".to_owned()]).unwrap_err().to_string();
+        assert!(
+            error.contains("\"speed\"") && error.contains("check-aa"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_table_has_what_was_promised_beside_what_was_found() {
+        let text = table(&[Figure::new("check", "1.5 s", "2 s")]);
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            rows,
+            [vec!["found", "promised"], vec!["check", "1.5", "s", "2", "s"]]
+        );
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median_and_most(&mut [5, 1, 3]), Some((3, 5)));
+        assert_eq!(median_and_most::<u8>(&mut []), None);
+    }
+}
