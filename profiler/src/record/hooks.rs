@@ -52,6 +52,8 @@ pub struct Hooks {
     engaging: HashMap<u32, JoinHandle<Result<Installed, inject::Error>>>,
     counts: Counts,
     longest_stop: Duration,
+    /// Answers that found no room.
+    without_room: u64,
     were_engaged: bool,
     /// What there is to tell the user, since it was last taken.
     pub warnings: Vec<String>,
@@ -289,6 +291,7 @@ impl Hooks {
             honoured.join.close();
             honoured.pass_on(targets, &mut each);
             add(&mut self.counts, honoured.join.counts());
+            self.without_room += honoured.installed.without_room();
             let sent = all_came.then_some(honoured.asked);
             match honoured.installed.leave(sent) {
                 Ok(left) => {
@@ -315,6 +318,10 @@ impl Hooks {
                 ("the answer came too late", self.counts.late),
                 ("the answer was for no sample", self.counts.no_sample),
                 ("the answer was for another instruction", self.counts.mismatch),
+                (
+                    "there was no room for the answer, as those before it had not been fetched",
+                    self.without_room,
+                ),
             ],
             not_asked: sampled
                 .not_asked
