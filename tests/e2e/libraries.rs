@@ -170,12 +170,13 @@ fn account_for_all(recorded: &[Traced], summary: &Summary) -> Result<()> {
         summary.unanswered()?,
         summary.not_asked()?,
     );
+    let refused = summary.refused()?;
     let in_danger = not_asked.get(DANGER).copied().unwrap_or(0);
     let asked = answered + unanswered;
     let all = asked + not_asked.values().sum::<u64>();
     eprintln!(
-        "    {all} samples with C: {answered} answered ({:.1} %), {unanswered} not in time, {not_asked:?}; {in_unwinder} \
-         in libgcc's unwinder",
+        "    {all} samples with C: {answered} answered ({:.1} %), {unanswered} not in time ({refused:?}), {not_asked:?}; \
+         {in_unwinder} in libgcc's unwinder",
         percent(answered, all),
     );
     // The recording begins and ends with some that are before the first question and after the last.
