@@ -30,6 +30,9 @@ const DANGER: &str = "its stack had code that may hold a lock which the hooks ne
 /// Libraries that have such code.
 const DANGEROUS: [&str; 3] = ["libgcc_s", "libc.so", "ld-linux"];
 
+/// How many standard deviations a share may be below what is expected.
+const DEVIATIONS: f64 = 3.0;
+
 /// Share of the addresses of C in both profiles that have the same names, in percent.
 const NAMED_ALIKE: f64 = 97.0;
 
@@ -245,40 +248,45 @@ fn percent(of: u64, all: u64) -> f64 {
 /// Stacks that Go's profile has no room for are whole in ours, and begin as Go's do.
 fn deeper(ours: &Stacks, theirs: &Stacks, has_contexts: bool) -> Result<()> {
     let count = |stacks: &Stacks, is: &dyn Fn(&[Frame]) -> bool| -> u64 {
-        stacks
-            .iter()
-            .filter(|(frames, _)| is(frames))
-            .map(|(_, n)| n)
-            .sum()
+        let of_kind = stacks.iter().filter(|(frames, _)| is(frames));
+        of_kind.map(|(_, n)| n).sum()
     };
-    let all = |stacks: &Stacks| count(stacks, &|_| true);
-    let not_whole = |stacks: &Stacks| count(stacks, &|frames| !Comparable::is_whole(frames));
-    let beginnings: BTreeSet<_> = ours
-        .keys()
-        .map(|frames| beginning(frames, has_contexts))
-        .collect();
-    let known = |is_whole: bool| {
-        let is = |frames: &[Frame]| Comparable::is_whole(frames) == is_whole;
-        let of_both = count(theirs, &|frames| {
-            is(frames) && beginnings.contains(&beginning(frames, has_contexts))
-        });
-        percent(of_both, count(theirs, &is))
-    };
-    let (all, too_deep, cut) = (all(ours), count(ours, &Comparable::is_too_deep), not_whole(ours));
-    eprintln!(
-        "    {too_deep} of {all} stacks are too deep for Go's profile; {cut} of ours are cut, and {} of Go's, of which {:.1} % \
-         are beginnings of ours (of the others {:.1} %)",
-        not_whole(theirs),
-        known(false),
-        known(true)
-    );
+    let all = count(ours, &|_| true);
+    let too_deep = count(ours, &Comparable::is_too_deep);
+    let cut = count(ours, &|frames| !Comparable::is_whole(frames));
     ensure!(percent(too_deep, all) >= TOO_DEEP, "{too_deep} of {all} are deep");
     ensure!(
         percent(all - cut, all) >= WHOLE,
         "{cut} of {all} are cut:\n{}",
         cut_stacks(ours)
     );
-    ensure!(known(false) > 0.0, "none of Go's that are cut is in ours");
+
+    // Where a C segment is cut: what is left of it, and samples.
+    let cut_by_go = |stacks: &Stacks| {
+        let mut cut = Stacks::new();
+        for (frames, n) in stacks {
+            let beginning = beginning(frames, has_contexts);
+            if !Comparable::is_whole(&beginning) {
+                *cut.entry(beginning).or_default() += n;
+            }
+        }
+        cut
+    };
+    let (ours, theirs) = (cut_by_go(ours), cut_by_go(theirs));
+    let (n, of) = (count(&theirs, &|_| true), count(&ours, &|_| true));
+    let found = percent(count(&theirs, &|frames| ours.contains_key(frames)), n);
+    // That a sample has a stack that others have had: all but as many as have been met once (Good, Turing).
+    let once = ours.values().filter(|n| **n == 1).count() as u64;
+    let expected = percent(of.saturating_sub(once), of);
+    let deviation = (expected * (100.0 - expected) / n.max(1) as f64).sqrt();
+    eprintln!(
+        "    {too_deep} of {all} stacks are too deep for Go's profile, {cut} are cut; of Go's, {n} are: {found:.1} % of these \
+         begin as ours (expected: {expected:.1} %, deviation {deviation:.1})"
+    );
+    ensure!(
+        found >= expected - DEVIATIONS * deviation,
+        "Go's do not begin as ours"
+    );
     Ok(())
 }
 
