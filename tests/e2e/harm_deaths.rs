@@ -52,7 +52,6 @@ fn a_target_survives_the_death_of_its_profiler_at_any_moment_and_the_next_one_cl
             continue;
         }
         deaths += 1;
-        eprintln!("{moment:?}");
         remains += u32::from(has_helper(&target)?);
         // It goes on.
         ask(&mut target, "report")?;

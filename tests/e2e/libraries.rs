@@ -27,6 +27,15 @@ const SLACK: f64 = 0.02;
 /// The reason for which threads in libgcc's unwinder are not asked, and those in the allocator.
 const DANGER: &str = "its stack had code that may hold a lock which the hooks need";
 
+/// Libraries that have such code.
+const DANGEROUS: [&str; 3] = ["libgcc_s", "libc.so", "ld-linux"];
+
+/// How many standard deviations a share may be below what is expected.
+const DEVIATIONS: f64 = 3.0;
+
+/// Share of the addresses of C in both profiles that have the same names, in percent.
+const NAMED_ALIKE: f64 = 97.0;
+
 /// Share of the samples out of danger that are asked, in percent. The others are in Go's own signal handler, which has all
 /// signals blocked, or it is due.
 const ASKED: f64 = 90.0;
@@ -121,14 +130,14 @@ fn record_both(program: &Program, hooks: &str, file: &Path) -> Result<Recording>
     // The first profile opens what the runtime and the symbolizer keep.
     target.command(&format!("profile 0.3 {} 100", file.display()))?;
     ensure!(target.read_line()?.starts_with("profiled "));
-    let before = Snapshot::take(target.pid())?;
+    let before = Snapshot::at_rest(target.pid())?;
     let (pid, duration) = (target.pid().to_string(), seconds.to_string());
     let mut recorder = Recorder::start(["-p", &pid, "-F", "499", "-d", &duration, "--hooks=require"])?;
     recorder.wait_until_sampling()?;
     target.command(&format!("profile {seconds} {} {GO_HZ}", file.display()))?;
     let recording = recorder.wait()?;
     ensure!(target.read_line()?.starts_with("profiled "));
-    let after = Snapshot::take(target.pid())?;
+    let after = Snapshot::at_rest(target.pid())?;
     ensure!(target.finish()?.status.success());
     let mut differences = before.differences(&after, Freedom::GoRuntime);
     // Go takes the timers of its profile from its threads when these have something to do next.
@@ -156,27 +165,21 @@ fn account_for_all(recorded: &[Traced], summary: &Summary) -> Result<()> {
     // Where asmcgocall itself was interrupted, it may be on the system's stack already.
     let at_least = count(&|stack| stack.places.iter().skip(1).any(calls_c));
     let at_most = count(&|stack| stack.places.iter().any(calls_c));
-    let is_in = |libraries: &[&str]| {
-        count(&|stack| {
-            let mappings = stack.places.iter().filter_map(|place| place.mapping.as_ref());
-            let mut names = mappings.filter_map(|mapping| mapping.path.rsplit('/').next());
-            names.any(|name| libraries.iter().any(|library| name.starts_with(library)))
-        })
-    };
-    let (in_unwinder, in_any) = (is_in(&["libgcc_s"]), is_in(&["libgcc_s", "libc.so", "ld-linux"]));
+    let in_unwinder = count(&|stack| is_in(stack, &["libgcc_s"]));
+    let in_any = count(&|stack| is_in(stack, &DANGEROUS));
 
     let (answered, unanswered, not_asked) = (
         summary.hook_answers()?,
         summary.unanswered()?,
         summary.not_asked()?,
     );
+    let refused = summary.refused()?;
     let in_danger = not_asked.get(DANGER).copied().unwrap_or(0);
     let asked = answered + unanswered;
     let all = asked + not_asked.values().sum::<u64>();
-    let percent = |of: u64, all: u64| of as f64 * 100.0 / all.max(1) as f64;
     eprintln!(
-        "    {all} samples with C: {answered} answered ({:.1} %), {unanswered} not in time, {not_asked:?}; {in_unwinder} \
-         in libgcc's unwinder",
+        "    {all} samples with C: {answered} answered ({:.1} %), {unanswered} not in time ({refused:?}), {not_asked:?}; \
+         {in_unwinder} in libgcc's unwinder",
         percent(answered, all),
     );
     // The recording begins and ends with some that are before the first question and after the last.
@@ -198,78 +201,92 @@ fn account_for_all(recorded: &[Traced], summary: &Summary) -> Result<()> {
 
 /// What the program's symbolizer named for Go, it named for us, functions that it says are inlined included.
 fn same_names(comparable: &Comparable, ours: &[Traced], theirs: &[Traced]) -> Result<()> {
-    let names = |stacks: &[Traced]| {
+    let names = |stacks: &mut dyn Iterator<Item = &Traced>| {
         let mut names: BTreeMap<u64, BTreeSet<Vec<String>>> = BTreeMap::new();
-        let places = stacks.iter().flat_map(|stack| &stack.places);
-        for place in places.filter(|place| !comparable.is_go(place) && !place.functions.is_empty()) {
-            let of_place = names.entry(place.address).or_default();
-            of_place.insert(place.functions.clone());
+        for place in stacks.flat_map(|stack| &stack.places) {
+            if !comparable.is_go(place) && !place.functions.is_empty() {
+                let of_place = names.entry(place.address).or_default();
+                of_place.insert(place.functions.clone());
+            }
         }
         names
     };
-    let (ours, theirs) = (names(ours), names(theirs));
+    // Those in danger were not asked.
+    let ours = names(&mut ours.iter().filter(|stack| !is_in(stack, &DANGEROUS)));
+    let theirs = names(&mut theirs.iter());
     let both: Vec<_> = theirs
         .iter()
-        .filter_map(|(address, names)| Some((names, ours.get(address)?)))
+        .filter_map(|(address, theirs)| Some((theirs, ours.get(address)?)))
         .collect();
-    // The same address may also have been walked to, in a sample whose thread was not asked.
-    let same = both
+    // A sample that has no answer for another reason may have walked to the same address.
+    let (same, others): (Vec<_>, Vec<_>) = both
         .iter()
-        .filter(|(theirs, ours)| theirs.is_subset(ours))
-        .count();
-    let invented = ours.values().flatten().filter(|names| {
-        names[..] == ["fold_letter", "fold"]
-            || names.iter().any(|name| name.starts_with("libsqlite3.so.0+0x"))
-    });
-    eprintln!(
-        "    {same} of {} addresses of C that both have are named alike; {} have names that the symbolizer made",
-        both.len(),
-        invented.count()
-    );
-    for (theirs, ours) in both.iter().filter(|(theirs, ours)| !theirs.is_subset(ours)) {
-        eprintln!("{theirs:?} {ours:?}");
-    }
+        .copied()
+        .partition(|(theirs, ours)| theirs.is_subset(ours));
+    let (same, both) = (same.len() as u64, both.len() as u64);
+    let inlined = ours
+        .values()
+        .flatten()
+        .any(|names| names[..] == ["fold_letter", "fold"]);
+    eprintln!("    {same} of {both} addresses of C that both have are named alike");
+    ensure!(percent(same, both) >= NAMED_ALIKE, "named otherwise: {others:?}");
+    ensure!(inlined, "no inlined function of the symbolizer's");
     Ok(())
+}
+
+/// Whether a frame is in one of these libraries.
+fn is_in(stack: &Traced, libraries: &[&str]) -> bool {
+    let mappings = stack.places.iter().filter_map(|place| place.mapping.as_ref());
+    let mut names = mappings.filter_map(|mapping| mapping.path.rsplit('/').next());
+    names.any(|name| libraries.iter().any(|library| name.starts_with(library)))
+}
+
+fn percent(of: u64, all: u64) -> f64 {
+    of as f64 * 100.0 / all.max(1) as f64
 }
 
 /// Stacks that Go's profile has no room for are whole in ours, and begin as Go's do.
 fn deeper(ours: &Stacks, theirs: &Stacks, has_contexts: bool) -> Result<()> {
     let count = |stacks: &Stacks, is: &dyn Fn(&[Frame]) -> bool| -> u64 {
-        stacks
-            .iter()
-            .filter(|(frames, _)| is(frames))
-            .map(|(_, n)| n)
-            .sum()
+        let of_kind = stacks.iter().filter(|(frames, _)| is(frames));
+        of_kind.map(|(_, n)| n).sum()
     };
-    let all = |stacks: &Stacks| count(stacks, &|_| true);
-    let not_whole = |stacks: &Stacks| count(stacks, &|frames| !Comparable::is_whole(frames));
-    let beginnings: BTreeSet<_> = ours
-        .keys()
-        .map(|frames| beginning(frames, has_contexts))
-        .collect();
-    let known = |is_whole: bool| {
-        let is = |frames: &[Frame]| Comparable::is_whole(frames) == is_whole;
-        let of_both = count(theirs, &|frames| {
-            is(frames) && beginnings.contains(&beginning(frames, has_contexts))
-        });
-        of_both as f64 * 100.0 / count(theirs, &is).max(1) as f64
-    };
-    let (all, too_deep, cut) = (all(ours), count(ours, &Comparable::is_too_deep), not_whole(ours));
-    eprintln!(
-        "    {too_deep} of {all} stacks are too deep for Go's profile; {cut} of ours are cut, and {} of Go's, of which {:.1} % \
-         are beginnings of ours (of the others {:.1} %)",
-        not_whole(theirs),
-        known(false),
-        known(true)
-    );
-    let percent = |of: u64| of as f64 * 100.0 / all.max(1) as f64;
-    ensure!(percent(too_deep) >= TOO_DEEP, "{too_deep} of {all} are deep");
+    let all = count(ours, &|_| true);
+    let too_deep = count(ours, &Comparable::is_too_deep);
+    let cut = count(ours, &|frames| !Comparable::is_whole(frames));
+    ensure!(percent(too_deep, all) >= TOO_DEEP, "{too_deep} of {all} are deep");
     ensure!(
-        percent(all - cut) >= WHOLE,
+        percent(all - cut, all) >= WHOLE,
         "{cut} of {all} are cut:\n{}",
         cut_stacks(ours)
     );
-    ensure!(known(false) > 0.0, "none of Go's that are cut is in ours");
+
+    // Where a C segment is cut: what is left of it, and samples.
+    let cut_by_go = |stacks: &Stacks| {
+        let mut cut = Stacks::new();
+        for (frames, n) in stacks {
+            let beginning = beginning(frames, has_contexts);
+            if !Comparable::is_whole(&beginning) {
+                *cut.entry(beginning).or_default() += n;
+            }
+        }
+        cut
+    };
+    let (ours, theirs) = (cut_by_go(ours), cut_by_go(theirs));
+    let (n, of) = (count(&theirs, &|_| true), count(&ours, &|_| true));
+    let found = percent(count(&theirs, &|frames| ours.contains_key(frames)), n);
+    // That a sample has a stack that others have had: all but as many as have been met once (Good, Turing).
+    let once = ours.values().filter(|n| **n == 1).count() as u64;
+    let expected = percent(of.saturating_sub(once), of);
+    let deviation = (expected * (100.0 - expected) / n.max(1) as f64).sqrt();
+    eprintln!(
+        "    {too_deep} of {all} stacks are too deep for Go's profile, {cut} are cut; of Go's, {n} are: {found:.1} % of these \
+         begin as ours (expected: {expected:.1} %, deviation {deviation:.1})"
+    );
+    ensure!(
+        found >= expected - DEVIATIONS * deviation,
+        "Go's do not begin as ours"
+    );
     Ok(())
 }
 

@@ -45,12 +45,18 @@ const LEFT_OUT: [&str; 4] = [
     "runtime.goexit",
 ];
 
+/// What called C, in Go's profile and in ours.
+const CALLS: [&str; 3] = [
+    "runtime.cgocall",
+    "runtime.asmcgocall",
+    "runtime.systemstack_switch",
+];
+
 /// Assembly between Go and C, without the name of a package.
 const ASSEMBLY: [&str; 3] = ["crosscall2", "gosave_systemstack_switch", "_cgo_topofstack"];
 
 /// Functions whose stacks are in ours only.
-const UNSEEN: [&str; 5] = [
-    "__restore_rt",
+const UNSEEN: [&str; 4] = [
     "runtime.sigtramp",
     "runtime.cgoSigtramp",
     "x_cgo_callers",
@@ -104,10 +110,12 @@ impl Comparable {
             return None;
         }
         let all: Vec<_> = stack.places.iter().flat_map(|place| self.at(place)).collect();
+        if is_returning(&all) {
+            return None;
+        }
         let mut frames = Vec::with_capacity(all.len());
         let mut is_over = false;
         for frame in crossed(&all) {
-            // What called C, in Go's profile and in ours.
             if [
                 "runtime.cgocall",
                 "runtime.asmcgocall",
@@ -209,6 +217,11 @@ fn crossed(frames: &[Frame]) -> &[Frame] {
         }
         _ => frames,
     }
+}
+
+/// Whether a signal handler is just returning to Go, by a function of libc that has no name.
+fn is_returning(frames: &[Frame]) -> bool {
+    matches!(frames, [code, go, ..] if code.is_c && !go.is_c && !CALLS.contains(&&*go.name))
 }
 
 /// Whether a function of C is one by which cgo calls another.
@@ -385,6 +398,7 @@ mod tests {
     fn libraries_are_named_and_handlers_are_not_compared() {
         assert_eq!(shown(&["@/missing/lib.so.1", "c"]).as_deref(), Some("lib.so.1 c"));
         assert_eq!(shown(&["x_cgo_callers", "main.a"]), None);
+        assert_eq!(shown(&["@/lib/libc.so.6", "main.a"]), None);
     }
 
     #[test]

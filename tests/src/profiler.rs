@@ -265,7 +265,17 @@ impl Summary {
 
     /// Samples whose threads were not asked, by reason.
     pub fn not_asked(&self) -> Result<BTreeMap<String, u64>> {
-        let reasons = self.0.pointer("/hooks/not_asked").and_then(Value::as_object);
+        self.by_reason("/hooks/not_asked")
+    }
+
+    /// Answers that were not used, by reason.
+    pub fn refused(&self) -> Result<BTreeMap<String, u64>> {
+        self.by_reason("/hooks/refused")
+    }
+
+    /// The numbers at `path` that are not 0.
+    fn by_reason(&self, path: &str) -> Result<BTreeMap<String, u64>> {
+        let reasons = self.0.pointer(path).and_then(Value::as_object);
         let reasons = reasons.context("no hooks were asked")?.iter();
         Ok(reasons
             .filter_map(|(reason, n)| Some((reason.clone(), n.as_u64()?)))
@@ -321,7 +331,8 @@ mod tests {
     fn the_numbers_of_a_summary_are_found() {
         let summary = Summary::parse(
             r#"{"samples": {"kept": 7, "complete": 6}, "lost": {"total": 3, "ring_full": 1, "ticks": 2},
-               "hooks": {"used": 4, "unanswered": 1, "not_asked": {"it was exiting": 0, "it had none": 2}}}"#,
+               "hooks": {"used": 4, "unanswered": 1, "not_asked": {"it was exiting": 0, "it had none": 2},
+                         "refused": {"it came too late": 1}}}"#,
         )
         .unwrap();
         let numbers = [summary.kept(), summary.complete(), summary.lost()];
@@ -333,6 +344,7 @@ mod tests {
             not_asked.into_iter().collect::<Vec<_>>(),
             [("it had none".to_owned(), 2)]
         );
+        assert_eq!(summary.refused().unwrap()["it came too late"], 1);
         let none = Summary::parse("{}").unwrap();
         assert!(none.kept().is_err() && none.not_asked().is_err());
     }

@@ -36,6 +36,13 @@ pub const CXX: &[Package] = &[Package {
     present: || answers("g++", &["--version"]),
 }];
 
+/// What programs are linked with that have another C library.
+pub const MUSL: &[Package] = &[Package {
+    debian: "musl-tools",
+    elsewhere: "musl with its compiler wrapper (musl-gcc)",
+    present: || answers("musl-gcc", &["--version"]),
+}];
+
 /// What reads manual pages.
 pub const GROFF: &[Package] = &[Package {
     debian: "groff-base",

@@ -93,7 +93,14 @@ struct Machine {
 impl Machine {
     fn prepare(full: bool) -> Result<Self> {
         let why = "to build the programs that tests read and record";
-        host::require(host::C_TOOLCHAIN.iter().chain(host::CXX).chain(host::SQLITE), why)?;
+        host::require(
+            host::C_TOOLCHAIN
+                .iter()
+                .chain(host::CXX)
+                .chain(host::MUSL)
+                .chain(host::SQLITE),
+            why,
+        )?;
         host::require(host::GROFF, "to read the manual pages")?;
         let go = go::require(why)?;
         require_component("rustfmt", "fmt")?;

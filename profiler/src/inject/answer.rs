@@ -2,7 +2,7 @@
 
 use crate::addr::Avma;
 use profiler_helper::shared::{
-    Buffer, CONTEXTS_CUT, FREE, LEAF_ASKED, LEAF_OVERRUN, NO_HOOK, READY, Shared, Slot,
+    Buffer, CONTEXTS_CUT, FREE, LEAF_ASKED, LEAF_OVERRUN, NO_HOOK, READY, SLOTS, Shared, Slot,
 };
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -41,11 +41,13 @@ pub struct ContextAnswer {
     pub pcs: Vec<Avma>,
 }
 
-/// Takes the answers that are there.
+/// Takes the answers that are there, in the order in which their questions came: the slots are claimed in turn.
 pub(super) fn take(shared: &Shared) -> Vec<Answer> {
-    let ready = shared
-        .slots
+    let next = shared.next.load(Relaxed) as usize % SLOTS;
+    let (newer, older) = shared.slots.split_at(next);
+    let ready = older
         .iter()
+        .chain(newer)
         .filter(|slot| slot.state.load(Acquire) == READY);
     ready
         .map(|slot| {

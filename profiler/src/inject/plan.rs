@@ -1,8 +1,9 @@
 //! What has to be known of a process before its hooks can be honoured.
 
-use crate::addr::Avma;
+use crate::addr::{Avma, Bias};
 use crate::target::calls::SystemCalls;
 use crate::target::go::Layout;
+use crate::target::go::threads::Threads;
 use profiler_helper::shared::Config;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -27,7 +28,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub enum Runtime {
     /// A Go program, with `runtime.SetCgoTraceback`.
-    Go(GoPlan),
+    Go(Box<GoPlan>),
     /// Another program, with a table ([`crate::hooks::table`]). It has this code.
     Table(SystemCalls),
 }
@@ -57,6 +58,8 @@ pub struct GoPlan {
     pub signal_handlers: Vec<Avma>,
     /// Address of the function `runtime.asyncPreempt`.
     pub async_preempt: Option<Avma>,
+    /// The list of the runtime's threads, if it was found, and by how much the program is shifted.
+    pub threads: Option<(Threads, Bias)>,
 }
 
 /// Which signals the handler takes for ours; it passes all others on to the handler before it.

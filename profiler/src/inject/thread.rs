@@ -12,7 +12,7 @@ use super::plan::{Plan, Runtime};
 use super::sys;
 use crate::target::calls::SystemCalls;
 use crate::target::preflight::{self, waits_in};
-use crate::target::process::Process;
+use crate::target::process::{Process, Task};
 use crate::target::waiting;
 use nix::errno::Errno;
 use nix::libc::user_regs_struct;
@@ -347,11 +347,19 @@ pub(super) fn candidates<'a>(process: &'a Process, plan: &'a Plan) -> Box<dyn It
     // One of a frozen cgroup would not stop.
     let tasks = tasks.filter(|task| !task.status.is_uninterruptible());
     match &plan.runtime {
-        Runtime::Go(go) => Box::new(
-            tasks
-                .filter(|task| waits_in(task, &go.futex))
-                .map(|task| task.tid),
-        ),
+        Runtime::Go(go) => {
+            // A thread that is reserved for a goroutine waits in the same way; there may be many, to be stopped for nothing.
+            let idle = idle_m::ids(process, go);
+            let may_be_idle = move |task: &Task| {
+                idle.as_ref()
+                    .is_none_or(|idle| idle.contains(&task.status.id_inside.into()))
+            };
+            Box::new(
+                tasks
+                    .filter(move |task| waits_in(task, &go.futex) && may_be_idle(task))
+                    .map(|task| task.tid),
+            )
+        }
         Runtime::Table(_) => {
             let tasks: Vec<_> = tasks.collect();
             Box::new(waiting::candidates(process, tasks.iter()).into_iter())

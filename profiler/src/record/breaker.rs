@@ -54,6 +54,10 @@ pub struct Seen {
 pub struct Breaker {
     visits: HashMap<u32, Visit>,
     unanswered: u64,
+    /// Answers that found no room, as far as their samples have not left.
+    homeless: u64,
+    /// How many there have been at all.
+    all_homeless: u64,
     is_open: bool,
 }
 
@@ -85,8 +89,18 @@ impl Breaker {
         !std::mem::replace(&mut self.is_open, true)
     }
 
+    /// So many answers have found no room by now, since we did not fetch others in time. The hook is not to blame for that.
+    pub fn without_room(&mut self, all: u64) {
+        self.homeless += all.saturating_sub(self.all_homeless);
+        self.all_homeless = all;
+    }
+
     /// A sample left, with its answer or without. True if too many have left without.
     pub fn sample(&mut self, is_answered: bool) -> bool {
+        if !is_answered && self.homeless > 0 {
+            self.homeless -= 1;
+            return false;
+        }
         self.unanswered = if is_answered { 0 } else { self.unanswered + 1 };
         self.unanswered >= SILENCE
     }
@@ -116,7 +130,7 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
-    use super::{Breaker, Misdeed, Seen};
+    use super::{Breaker, Misdeed, SILENCE, Seen};
 
     const MS: u64 = 1_000_000;
 
@@ -137,6 +151,18 @@ mod tests {
         assert_eq!(breaker.inside(901 * MS, &[running(1, 105)]), slow);
         let stuck = (Some(Misdeed::Stuck), vec![1]);
         assert_eq!(breaker.inside(902 * MS, &[running(1, 600)]), stuck);
+    }
+
+    #[test]
+    fn answers_without_room_are_no_silence() {
+        let mut breaker = Breaker::default();
+        breaker.without_room(30);
+        breaker.without_room(40);
+        let silent_after = |breaker: &mut Breaker| (0..).find(|_| breaker.sample(false));
+        assert_eq!(silent_after(&mut breaker), Some(40 + SILENCE - 1));
+        breaker.sample(true);
+        breaker.without_room(40);
+        assert_eq!(silent_after(&mut breaker), Some(SILENCE - 1));
     }
 
     #[test]

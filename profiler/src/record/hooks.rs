@@ -395,6 +395,7 @@ impl Honoured {
         targets: &Targets,
         each: &mut impl FnMut(&Targets, Vec<u8>, Option<Answer>),
     ) -> bool {
+        self.breaker.without_room(self.installed.without_room());
         let mut is_silent = false;
         while let Some((sample, answer)) = self.join.next_ready() {
             let is_excused = answer.is_none() && self.excused < self.installed.without_room();

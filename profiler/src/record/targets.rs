@@ -184,7 +184,7 @@ impl Targets {
                 symbolizer: sites.variables.symbolizer.to_avma(bias),
                 errno_location,
                 accept: Accept::KERNEL,
-                runtime: Runtime::Go(GoPlan {
+                runtime: Runtime::Go(Box::new(GoPlan {
                     futex: sites.futex.start.to_avma(bias)..sites.futex.end.to_avma(bias),
                     tls_g: go.tls_g,
                     layout,
@@ -200,7 +200,8 @@ impl Targets {
                         .map(|address| address.to_avma(bias))
                         .collect(),
                     async_preempt: sites.async_preempt.map(|address| address.to_avma(bias)),
-                }),
+                    threads: sites.threads.map(|threads| (threads, bias)),
+                })),
             }));
         }
         if objects().any(|(_, _, object)| object.go.is_some()) {

@@ -1,10 +1,11 @@
 //! A real program with hooks.
 
-use crate::addr::{Avma, Svma};
+use crate::addr::{Avma, Bias, Svma};
 use crate::gopclntab::Pclntab;
 use crate::hooks::Table;
 use crate::inject::{Accept, GoPlan, Plan, Runtime};
 use crate::target::calls::SystemCalls;
+use crate::target::go::threads::Threads;
 use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
 use crate::target::status::Status;
@@ -358,7 +359,7 @@ pub(super) fn plan(pid: u32) -> Plan {
         symbolizer: needed("runtime.cgoSymbolizer"),
         errno_location: Some(errno_location(pid)),
         accept: ACCEPT,
-        runtime: Runtime::Go(GoPlan {
+        runtime: Runtime::Go(Box::new(GoPlan {
             futex: Avma(start)..Avma(end),
             tls_g,
             layout: runtime.layout,
@@ -384,7 +385,11 @@ pub(super) fn plan(pid: u32) -> Plan {
             .filter_map(address)
             .collect(),
             async_preempt: address("runtime.asyncPreempt.abi0").or_else(|| address("runtime.asyncPreempt")),
-        }),
+            threads: Some((
+                Threads::find(&object, &data, &pclntab, &runtime).expect("a list"),
+                Bias(0),
+            )),
+        })),
     }
 }
 

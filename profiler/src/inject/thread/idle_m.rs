@@ -9,7 +9,10 @@
 
 use super::{Borrowed, Fault, NO_CALL, SYSCALL_INSTRUCTION, Seized, pid};
 use crate::inject::plan::GoPlan;
+use crate::target::go::threads::Thread;
+use crate::target::process::Process;
 use nix::sys::ptrace;
+use std::collections::HashSet;
 
 /// futex(2) on x86-64.
 const SYS_FUTEX: u64 = 202;
@@ -67,4 +70,13 @@ impl<'p> Seized<'p> {
             Err(Fault::Unfit)
         }
     }
+}
+
+/// The threads with nothing to do, by the ids that the process knows, as the Go runtime has them at this moment; `None` if
+/// that cannot be read.
+pub(super) fn ids(process: &Process, go: &GoPlan) -> Option<HashSet<u64>> {
+    let (threads, bias) = go.threads?;
+    let threads = threads.read(bias, &|address, len| process.memory(address.0, len));
+    let idle = threads.ok()?.into_iter().filter(Thread::is_idle);
+    Some(idle.map(|thread| thread.tid).collect())
 }

@@ -1,7 +1,8 @@
 //! What honouring the hooks of a program takes beside the hooks themselves: functions of its Go runtime.
 
 use super::hooks::{Error, HookVariables};
-use super::{GoRuntime, body, sigtramp, threads};
+use super::threads::{self, Threads};
+use super::{GoRuntime, body, sigtramp};
 use crate::addr::Svma;
 use crate::gopclntab::Pclntab;
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub struct HookSites {
     pub async_preempt: Option<Svma>,
     /// [`CALL_TRACEBACK`], if there is one.
     pub call_traceback: Option<Svma>,
+    /// The list of the runtime's threads, if it was found.
+    pub threads: Option<Threads>,
 }
 
 impl HookSites {
@@ -67,6 +70,7 @@ impl HookSites {
                 .collect(),
             async_preempt: body(pclntab, "runtime.asyncPreempt").map(|function| function.entry()),
             call_traceback: symbol.map(|symbol| Svma(symbol.address())),
+            threads: Threads::find(object, data, pclntab, go).ok(),
         }))
     }
 }
