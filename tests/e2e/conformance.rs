@@ -21,8 +21,9 @@ const SLACK: f64 = 0.03;
 /// Share of the samples in which hooks have something to say that must have their answer, in percent.
 const ANSWERED: f64 = 97.0;
 
-/// A stack that one profile has so often, and the other one never, is no chance.
-const OFTEN: u64 = 30;
+/// Share of the samples that may have other frames of hooks than in the other profile. Once in some hundred samples Go gives
+/// a callback the context of another one, see [`profiler_tests::conformance`], where no frame shows that it does.
+const SHIFTED: f64 = 0.01;
 
 /// Fewer samples than this on either side prove little. Go takes a hundred a second at most.
 const SAMPLES: u64 = 50;
@@ -105,6 +106,18 @@ fn a_context_that_comes_and_goes_stands_as_in_go() -> Result<()> {
 }
 
 #[test]
+fn a_context_under_preemption_stands_as_in_go() -> Result<()> {
+    let _guard = exclusive();
+    let programs = TestProgCgo::build("local", "exe")?;
+    let both = Both::record(&programs, "TracebackContextPreemption", Driven::Rounds, "require")?;
+    let hooks = Hooks {
+        within: "main.TracebackContextPreemptionGoFunction",
+        ..NUMBERED
+    };
+    both.agree("TracebackContextPreemption", &hooks)
+}
+
+#[test]
 fn a_thread_that_go_does_not_know_is_what_the_hook_says_it_is() -> Result<()> {
     let _guard = exclusive();
     let hooks = Hooks {
@@ -131,7 +144,7 @@ fn a_slow_hook_costs_its_own_answers_and_nothing_else() -> Result<()> {
         "-p",
         &pid,
         "-d",
-        "4",
+        "3",
         "-F",
         "499",
         "--no-kernel",
@@ -161,17 +174,20 @@ fn the_race_detector_finds_no_race_where_hooks_are_asked() -> Result<()> {
     let programs = TestProgCgo::build("local", "race")?;
     let both = Both::record(&programs, "CgoRaceprof", Driven::Rounds, "require")?;
     let (ours, _) = both.samples()?;
-    // Each frame is the number of the call, times 1024 (testprogcgo/raceprof.go).
-    let said: Vec<&Sample> = ours
-        .iter()
-        .filter(|sample| {
-            sample
-                .frames
-                .iter()
-                .any(|frame| frame.function.contains("unmapped"))
-        })
-        .collect();
-    eprintln!("CgoRaceprof: {} stacks\n{}", said.len(), both.recording.stderr);
+    // The hook gives the number of the call, times 1024 (testprogcgo/raceprof.go), which is no address of the program.
+    let said = |sample: &&Sample| {
+        sample
+            .frames
+            .iter()
+            .any(|frame| frame.function.starts_with("[unmapped"))
+    };
+    let said: Vec<&Sample> = ours.iter().filter(said).collect();
+    eprintln!("CgoRaceprof: {} stacks that the hook spoke of", said.len());
+    ensure!(!said.is_empty(), "{}", both.recording.stderr);
+    for sample in said {
+        let leaf = &sample.frames[0];
+        ensure!(leaf.address.is_multiple_of(1024), "{sample:?}");
+    }
     Ok(())
 }
 
@@ -244,7 +260,7 @@ impl Both {
         let takes_profiles = how == Driven::Rounds && !files(&output(&mut target)?).is_empty();
         let pid = target.pid().to_string();
         let hooks = format!("--hooks={hooks}");
-        let mut recorder = Recorder::start(["-p", &pid, "-F", "499", "-d", "4", "--no-kernel", &hooks])?;
+        let mut recorder = Recorder::start(["-p", &pid, "-F", "499", "-d", "3", "--no-kernel", &hooks])?;
         recorder.wait_until_sampling()?;
         if !takes_profiles {
             target.command("profile")?;
@@ -274,16 +290,25 @@ impl Both {
         let compared = Compared::new(&ours, &theirs, hooks);
         let (ours, theirs) = (&compared.ours, &compared.theirs);
         let total = |counts: &Counts| counts.values().sum::<u64>();
-        let (all, own) = (total(ours), total(theirs));
-        let (distance, chance) = (total_variation(ours, theirs), chance(ours, theirs));
+        let (all, own) = (total(&ours.seen), total(&theirs.seen));
+        let distance = total_variation(&ours.seen, &theirs.seen);
+        let expected = chance(&ours.seen, &theirs.seen).mean;
         let asked = compared.answered + compared.unanswered;
         let answered = compared.answered as f64 * 100.0 / asked.max(1) as f64;
+        let (ours_only, theirs_only) = (ours.not_in(theirs), theirs.not_in(ours));
         eprintln!(
-            "{what}: ours {all} samples, Go's {own}; distance {distance:.3}, by chance {:.3}; {} of {asked} have their \
-             answer ({answered:.2} %); not compared: {} in the kernel, {} in signal handlers",
-            chance.mean, compared.answered, compared.in_kernel, compared.in_handler
+            "{what}: ours {all} samples, Go's {own}; distance {distance:.3}, by chance {expected:.3}; {} of {asked} have their \
+             answer ({answered:.2} %), {} in the kernel have not; {} and {} have another one than the other profile; {} of \
+             signal handlers",
+            compared.answered, compared.in_kernel, ours_only.0, theirs_only.0, compared.in_handler
         );
-        let report = || format!("{}\n{}", self.recording.stderr, side_by_side(ours, theirs));
+        let report = || {
+            format!(
+                "{}\n{}",
+                self.recording.stderr,
+                side_by_side(&ours.seen, &theirs.seen)
+            )
+        };
         ensure!(
             all >= SAMPLES && own >= SAMPLES,
             "{what}: too few samples\n{}",
@@ -294,23 +319,23 @@ impl Both {
             "{what}: {answered:.2} % have their answer\n{}",
             report()
         );
-        ensure!(
-            distance <= chance.mean + SLACK,
-            "{what}: too far apart\n{}",
-            report()
-        );
-        for (one, other) in [(ours, theirs), (theirs, ours)] {
-            // As many as that would be in the smaller profile.
-            let often = OFTEN * total(one).div_ceil(total(other).min(total(one)));
-            let missing = one
-                .iter()
-                .find(|(stack, n)| **n >= often && !other.contains_key(*stack));
+        for (strange, all) in [(ours_only, all), (theirs_only, own)] {
             ensure!(
-                missing.is_none(),
-                "{what}: only one has {missing:?}\n{}",
+                strange.0 as f64 <= all as f64 * SHIFTED,
+                "{what}: only one profile has\n{}\n{}",
+                strange.1.map_or("", String::as_str),
                 report()
             );
         }
+        let said = total_variation(&ours.said, &theirs.said);
+        let by_chance = chance(&ours.said, &theirs.said).mean;
+        ensure!(
+            distance <= expected + SLACK && said <= by_chance + SLACK,
+            "{what}: too far apart; {:?} and {:?}\n{}",
+            ours.said,
+            theirs.said,
+            report()
+        );
         Ok(())
     }
 }
@@ -341,7 +366,9 @@ fn side_by_side(ours: &Counts, theirs: &Counts) -> String {
         .chain(theirs.keys().filter(|stack| !ours.contains_key(*stack)))
         .map(|stack| (count(ours, stack), count(theirs, stack), stack))
         .collect();
-    rows.sort_by_key(|(ours, theirs, _)| std::cmp::Reverse(ours + theirs));
+    let all = |counts: &Counts| counts.values().sum::<u64>().max(1) as f64;
+    let apart = |(a, b, _): &(u64, u64, &String)| (*a as f64 / all(ours) - *b as f64 / all(theirs)).abs();
+    rows.sort_by(|a, b| apart(b).total_cmp(&apart(a)));
     let row = |(ours, theirs, stack): &(u64, u64, &String)| {
         format!(
             "ours {ours}, Go's {theirs}\n    {}\n",

@@ -79,10 +79,7 @@ fn each_hook_can_be_missing() -> Result<()> {
         let has = |letter| letters.contains(letter);
         let said = std::mem::take(&mut recording.stderr);
         let stacks = recording.stacks()?;
-        ensure!(
-            said.contains("no traceback function") != has('t'),
-            "{letters}: {said}"
-        );
+        ensure!(!said.contains("not honoured"), "{letters}: {said}");
         // Where there is a symbolizer, the addresses have its name.
         let named = stacks.with_frame(LEAF) + stacks.with_frame("hooked");
         ensure!((named > 0) == has('t'), "{letters}: {named} answers");
@@ -106,7 +103,6 @@ fn hooks_that_are_registered_during_the_recording_are_honoured_from_then_on() ->
         Ok(())
     })?;
     let said = &recording.stderr;
-    ensure!(said.contains("no traceback function"), "{said}");
     ensure!(said.contains("honoured from now on"), "{said}");
     let stacks = recording.stacks()?;
     ensure!(stacks.with_frame(LEAF) > 0 && stacks.with_frame(CONTEXT) > 0);

@@ -159,7 +159,7 @@ fn asked(programs: &TestProgCgo, names: &[&str], hooks: &str) -> Result<()> {
             .env("RUNTIME_TEST_SHORT", "1");
         let mut target = Target::start(command).with_context(|| name.to_owned())?;
         paused(&mut target, name)?;
-        let before = Snapshot::take(target.pid())?;
+        let before = Snapshot::at_rest(target.pid())?;
         target.command("go on")?;
         running.push((name, target, errors, before));
     }
@@ -174,7 +174,7 @@ fn asked(programs: &TestProgCgo, names: &[&str], hooks: &str) -> Result<()> {
     recording.stacks()?;
     for (name, mut target, errors, before) in running {
         paused(&mut target, name).with_context(|| fs::read_to_string(&errors).unwrap_or_default())?;
-        let after = Snapshot::take(target.pid())?;
+        let after = Snapshot::at_rest(target.pid())?;
         let mut differences = before.differences(&after, Freedom::GoRuntime);
         // Go deletes its own profile's timer of a thread when that runs Go code again (runtime/proc.go, `execute`).
         differences.retain(|difference| !difference.contains("setting timers"));

@@ -16,11 +16,12 @@
 //! | without a symbolizer, addresses that a hook gave are less by one in Go's | against the protocol, it takes an address that it cannot name for a return address (runtime/pprof/proto.go, `allFrames`) |
 //! | `runtime._LostExternalCode` is Go's only | it has room for some hundred samples of threads that it does not know, until one of another thread comes (runtime/cpuprof.go, `addNonGo`) |
 //!
-//! Not compared, but counted, are samples without an answer: those taken in the kernel, where hooks are not asked, and
-//! those whose answer did not come.
+//! Samples without an answer are compared by their other frames, and counted: those taken in the kernel, where hooks are
+//! not asked, and those whose answer did not come.
 
 use crate::pprof::{Frame, Sample};
 use crate::stats::Counts;
+use std::collections::BTreeMap;
 
 /// What the hooks of a program say.
 #[derive(Clone, Copy, Debug)]
@@ -39,29 +40,75 @@ pub struct Hooks<'a> {
     pub context_of: fn(&Frame) -> u64,
 }
 
-/// Two profiles in one form: stacks, innermost frame first, as lines of `function file:line`.
+/// Two profiles in one form.
 #[derive(Clone, Debug, Default)]
 pub struct Compared {
-    /// Our samples.
-    pub ours: Counts,
-    /// Those of Go's own profile.
-    pub theirs: Counts,
+    /// Ours.
+    pub ours: Stacks,
+    /// Go's own.
+    pub theirs: Stacks,
     /// Our samples with frames that hooks gave.
     pub answered: u64,
     /// Our samples of user code that should have some and have none.
     pub unanswered: u64,
-    /// Our samples that were taken in the kernel where hooks would have had something to say.
+    /// Our samples that were taken in the kernel, where hooks are not asked, and would have some otherwise.
     pub in_kernel: u64,
-    /// Our samples of signal handlers.
+    /// Our samples of signal handlers, which are not compared.
     pub in_handler: u64,
 }
 
-/// What one of our samples is.
-enum Ours {
-    Answered(String),
-    Walked(String),
-    Unanswered,
-    InHandler,
+/// The stacks of a profile, innermost frame first, as lines of `function file:line`.
+#[derive(Clone, Debug, Default)]
+pub struct Stacks {
+    /// How often each was seen, without the frames that hooks gave.
+    pub seen: Counts,
+    /// For each of these: with these frames, where there are some.
+    pub whole: BTreeMap<String, Counts>,
+    /// Samples that hooks have something to say about, and the others.
+    pub said: Counts,
+}
+
+/// A frame of a stack in the common form.
+struct Line {
+    text: String,
+    is_said: bool,
+}
+
+impl Stacks {
+    fn add(&mut self, lines: &[Line], is_complete: bool, count: u64) {
+        let join = |lines: &mut dyn Iterator<Item = &Line>| {
+            let texts: Vec<&str> = lines.map(|line| line.text.as_str()).collect();
+            texts.join("\n")
+        };
+        let seen = join(&mut lines.iter().filter(|line| !line.is_said));
+        let is_said = lines.iter().any(|line| line.is_said);
+        if is_said && is_complete {
+            let whole = self.whole.entry(seen.clone()).or_default();
+            *whole.entry(join(&mut lines.iter())).or_default() += count;
+        }
+        let said = if is_said || !is_complete {
+            "said"
+        } else {
+            "not said"
+        };
+        *self.said.entry(said.to_owned()).or_default() += count;
+        *self.seen.entry(seen).or_default() += count;
+    }
+
+    /// Samples with frames of hooks that `other` has at no sample of the same stack, though it has frames of hooks there;
+    /// and one of their stacks.
+    pub fn not_in(&self, other: &Self) -> (u64, Option<&String>) {
+        let mut strange = (0, None);
+        for (seen, stacks) in &self.whole {
+            let Some(others) = other.whole.get(seen) else {
+                continue;
+            };
+            for (stack, count) in stacks.iter().filter(|(stack, _)| !others.contains_key(*stack)) {
+                strange = (strange.0 + count, Some(stack));
+            }
+        }
+        strange
+    }
 }
 
 impl Compared {
@@ -71,20 +118,22 @@ impl Compared {
         let is_within = |sample: &&Sample| sample.frames.iter().any(|frame| frame.function == hooks.within);
         for sample in ours.iter().filter(is_within) {
             let n = sample.count;
-            match hooks.ours(&sample.frames) {
-                Ours::Answered(stack) => {
-                    compared.answered += n;
-                    *compared.ours.entry(stack).or_default() += n;
-                }
-                Ours::Walked(stack) => *compared.ours.entry(stack).or_default() += n,
-                Ours::InHandler => compared.in_handler += n,
-                Ours::Unanswered if sample.from_kernel => compared.in_kernel += n,
-                Ours::Unanswered => compared.unanswered += n,
+            if sample.frames.iter().any(is_handler) {
+                compared.in_handler += n;
+                continue;
+            }
+            let (lines, is_complete) = hooks.ours(&sample.frames);
+            compared.ours.add(&lines, is_complete, n);
+            match (is_complete, sample.from_kernel) {
+                (true, _) if lines.iter().any(|line| line.is_said) => compared.answered += n,
+                (true, _) => {}
+                (false, true) => compared.in_kernel += n,
+                (false, false) => compared.unanswered += n,
             }
         }
         for sample in theirs.iter().filter(is_within) {
-            if let Some(stack) = hooks.theirs(&sample.frames) {
-                *compared.theirs.entry(stack).or_default() += sample.count;
+            if let Some(lines) = hooks.theirs(&sample.frames) {
+                compared.theirs.add(&lines, true, sample.count);
             }
         }
         compared
@@ -92,11 +141,10 @@ impl Compared {
 }
 
 impl Hooks<'_> {
-    fn ours(&self, frames: &[Frame]) -> Ours {
-        if frames.iter().any(is_handler) {
-            return Ours::InHandler;
-        }
+    /// One of our stacks in the common form, and whether it has all frames that hooks should have given.
+    fn ours(&self, frames: &[Frame]) -> (Vec<Line>, bool) {
         let mut kept: Vec<&Frame> = Vec::new();
+        let mut is_complete = true;
         // Whether there is Go code below a C segment, and whether that is a callback that has its context.
         let (mut in_go, mut is_exported) = (false, false);
         for run in frames.chunk_by(|a, b| is_native(a) == is_native(b)) {
@@ -106,23 +154,17 @@ impl Hooks<'_> {
                 kept.extend(run.iter().filter(|frame| !is_switch(frame)));
             } else if run.iter().all(|frame| self.is_said(frame)) {
                 kept.extend(run);
-            } else if if in_go {
-                self.contexts && is_exported
+            } else if in_go {
+                is_complete &= !(self.contexts && is_exported);
             } else {
-                self.leaf && !is_vdso(&run[0])
-            } {
-                return Ours::Unanswered;
+                is_complete &= !self.leaf || is_vdso(&run[0]);
             }
         }
-        let stack = self.in_one_form(&kept, 0);
-        match kept.iter().any(|frame| self.is_said(frame)) {
-            true => Ours::Answered(stack),
-            false => Ours::Walked(stack),
-        }
+        (self.in_one_form(&kept, 0), is_complete)
     }
 
-    /// The stack in the common form; `None` if Go lost it.
-    fn theirs(&self, frames: &[Frame]) -> Option<String> {
+    /// One of Go's stacks in the common form; `None` if Go lost it.
+    fn theirs(&self, frames: &[Frame]) -> Option<Vec<Line>> {
         if frames
             .iter()
             .any(|frame| frame.function == "runtime._LostExternalCode")
@@ -146,7 +188,7 @@ impl Hooks<'_> {
 
     /// What holds for both: on the way between Go and C, the outer Go function is taken to be at its call of C. What is
     /// missing of addresses that hooks gave is added.
-    fn in_one_form(&self, mut frames: &[&Frame], missing: u64) -> String {
+    fn in_one_form(&self, mut frames: &[&Frame], missing: u64) -> Vec<Line> {
         let callback = frames
             .iter()
             .position(|frame| frame.function == "runtime.cgocallback");
@@ -160,19 +202,20 @@ impl Hooks<'_> {
             .position(|frame| frame.function == "runtime.cgocall")
             .filter(|&call| frames[..call].iter().all(is_between));
         let innermost = call.filter(|&call| frames[..call].iter().all(|frame| is_runtime(frame)));
-        let lines = frames
-            .iter()
-            .enumerate()
-            .skip(innermost.unwrap_or(0))
-            .filter(|(_, frame)| on_the_way.is_none() || !self.is_said(frame))
-            .map(|(at, frame)| match frame.function.as_str() {
+        let line = |(at, frame): (usize, &&Frame)| Line {
+            text: match frame.function.as_str() {
                 function if Some(at) == call => function.to_owned(),
                 function if self.is_said(frame) && !self.symbolizer => {
                     format!("{function} {:#x}", frame.address + missing)
                 }
                 function => format!("{function} {}", frame.place),
-            });
-        lines.collect::<Vec<_>>().join("\n")
+            },
+            is_said: self.is_said(frame),
+        };
+        let lines = frames.iter().enumerate().skip(innermost.unwrap_or(0)).map(line);
+        lines
+            .filter(|line| on_the_way.is_none() || !line.is_said)
+            .collect()
     }
 
     fn is_said(&self, frame: &Frame) -> bool {
@@ -250,6 +293,11 @@ mod tests {
         Compared::new(&[sample(ours)], &[sample(theirs)], hooks)
     }
 
+    fn are_equal(compared: &Compared) -> bool {
+        let (ours, theirs) = (&compared.ours, &compared.theirs);
+        ours.seen == theirs.seen && ours.whole == theirs.whole && ours.said == theirs.said
+    }
+
     #[test]
     fn what_go_is_known_to_lack_or_to_add_makes_no_difference() {
         for (ours, theirs) in [
@@ -281,8 +329,8 @@ mod tests {
             ("main.f@7", "runtime.asyncPreempt main.f@7"),
         ] {
             let compared = both(&HOOKS, ours, theirs);
-            assert_eq!(compared.ours, compared.theirs, "{ours}");
-            assert_eq!(compared.ours.len(), 1);
+            assert!(are_equal(&compared), "{ours}: {compared:?}");
+            assert_eq!(compared.ours.seen.len(), 1);
         }
     }
 
@@ -301,7 +349,7 @@ mod tests {
             ),
         ] {
             let compared = both(&HOOKS, ours, theirs);
-            assert_ne!(compared.ours, compared.theirs, "{ours}");
+            assert!(!are_equal(&compared), "{ours}");
         }
     }
 
@@ -313,17 +361,23 @@ mod tests {
         };
         let ours = "c@11 runtime.asmcgocall runtime.cgocall main.f";
         let compared = both(&hooks, ours, "c@10 runtime.cgocall main.f");
-        assert_eq!(compared.ours, compared.theirs);
+        assert!(are_equal(&compared));
         let compared = both(&hooks, ours, "c@11 runtime.cgocall main.f");
-        assert_ne!(compared.ours, compared.theirs);
+        assert!(!are_equal(&compared));
+        assert_eq!(compared.ours.not_in(&compared.theirs).0, 1);
     }
 
     #[test]
-    fn samples_without_an_answer_are_counted_and_not_compared() {
+    fn samples_without_an_answer_are_counted_and_compared_by_the_rest() {
         let walked = "d stub runtime.asmcgocall runtime.cgocall main.f";
         let compared = both(&HOOKS, walked, "runtime._LostExternalCode main.f");
         assert_eq!((compared.unanswered, compared.answered), (1, 0));
-        assert!(compared.ours.is_empty() && compared.theirs.is_empty());
+        assert!(compared.ours.whole.is_empty() && compared.theirs.seen.is_empty());
+        let compared = both(&HOOKS, walked, "c@1 runtime.cgocall main.f");
+        assert_eq!(
+            (&compared.ours.seen, &compared.ours.said),
+            (&compared.theirs.seen, &compared.theirs.said)
+        );
         let kernel = Sample {
             from_kernel: true,
             ..sample(walked)
@@ -334,6 +388,6 @@ mod tests {
         // A program whose hook says nothing about interrupted C has no answer to wait for.
         let silent = Hooks { leaf: false, ..HOOKS };
         let compared = both(&silent, walked, "runtime.cgocall main.f");
-        assert_eq!((compared.unanswered, &compared.ours), (0, &compared.theirs));
+        assert!(compared.unanswered == 0 && are_equal(&compared));
     }
 }

@@ -283,6 +283,24 @@ impl Summary {
             .collect())
     }
 
+    /// The longest time that a thread was stopped to let the helper in or out, in microseconds.
+    pub fn longest_stop_us(&self) -> Result<u64> {
+        self.number("/hooks/longest_stop_us")
+    }
+
+    /// The longest time that a thread was stopped for a snapshot, in microseconds.
+    pub fn names_longest_stop_us(&self) -> Result<u64> {
+        self.number("/hook_names/longest_stop_us")
+    }
+
+    /// How often symbolizers were called, and how long that took, in microseconds.
+    pub fn symbolizer_calls(&self) -> Result<(u64, u64)> {
+        Ok((
+            self.number("/hook_names/calls")?,
+            self.number("/hook_names/calling_us")?,
+        ))
+    }
+
     /// Who named what hooks gave.
     pub fn hook_names(&self) -> &Value {
         &self.0["hook_names"]

@@ -83,7 +83,7 @@ pub struct Record {
 
     /// Whether to ask the program's own traceback hooks (runtime.SetCgoTraceback of Go). To do so, a signal handler is
     /// put into the process; see the README for what that means.
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Hooks::Off)]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Hooks::Auto)]
     pub hooks: Hooks,
 
     /// Write the closing table as JSON, too.

@@ -70,7 +70,7 @@ impl Functions {
         let name = match (frame.kind, frame.function.rsplit_once("+0x")) {
             // `[libz.so.1+0x1f30]`: the offset means nothing in another build.
             (Kind::Unknown, Some((module, _))) => format!("{module}]"),
-            _ => folded::frame_name(frame),
+            _ => without_hash(folded::frame_name(frame)),
         };
         self.intern(Function {
             name,
@@ -78,6 +78,21 @@ impl Functions {
             line: frame.start_line.or(frame.line),
         })
     }
+}
+
+/// `_cgo_Cfunc_f` for `_cgo_874f98faf12b_Cfunc_f`: the number is a digest of the package's source (`cPrefix` in
+/// cmd/cgo/main.go), so it changes with every build that is worth a comparison.
+fn without_hash(name: String) -> String {
+    for prefix in ["_cgo_", "_cgoexp_"] {
+        let rest = name.strip_prefix(prefix).and_then(|rest| rest.split_once('_'));
+        if let Some((hash, rest)) = rest
+            && hash.len() == 12
+            && hash.bytes().all(|c| c.is_ascii_hexdigit())
+        {
+            return format!("{prefix}{rest}");
+        }
+    }
+    name
 }
 
 /// A profile, counted. It can be made on any thread, and takes much less memory than the profile.
@@ -237,4 +252,23 @@ fn facts(profile: &Profile) -> BTreeMap<String, String> {
         facts.insert("program".to_owned(), profile.meta.program.clone());
     }
     facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_hash;
+
+    #[test]
+    fn functions_that_cgo_makes_have_the_same_name_in_every_build() {
+        for (name, expected) in [
+            ("_cgo_874f98faf12b_Cfunc_c_hash", "_cgo_Cfunc_c_hash"),
+            ("_cgo_ff218c37b246_Cfunc_c_hash", "_cgo_Cfunc_c_hash"),
+            ("_cgo_topofstack", "_cgo_topofstack"),
+            ("_cgo_wait_runtime_init_done", "_cgo_wait_runtime_init_done"),
+            ("_cgoexp_874f98faf12b_goScore", "_cgoexp_goScore"),
+            ("main.f", "main.f"),
+        ] {
+            assert_eq!(without_hash(name.to_owned()), expected);
+        }
+    }
 }

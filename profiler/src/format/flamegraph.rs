@@ -345,7 +345,7 @@ mod tests {
         let [main, score, evil_frame] =
             ["main.main", "score", &evil].map(|name| r.frame(name, Kind::Native, false));
         r.sample(
-            (1, 1, "score"),
+            (1, 1, "worker"),
             &[main, score, evil_frame],
             StopReason::Root,
             false,
@@ -374,7 +374,7 @@ mod tests {
             assert_eq!(found.next(), None, "{start}");
             (*fill).to_owned()
         };
-        assert_eq!(fill("score (", "100.00%)"), rgb(palette::THREAD.middle()));
+        assert_eq!(fill("worker (", "100.00%)"), rgb(palette::THREAD.middle()));
         assert_eq!(
             fill("main.main (", "100.00%)"),
             rgb(palette::of_kind(Kind::Native).color("main.main"))

@@ -199,7 +199,8 @@ impl Table {
 /// | `hooks.used`, `hooks.unanswered`, `hooks.refused`, `hooks.not_asked` | if traceback hooks were asked: samples with their answers, without, and why |
 /// | `hooks.longest_stop_us` | the longest time that a thread was stopped for that, in microseconds |
 /// | `hook_names.named`, `hook_names.unknown`, `hook_names.odd`, `hook_names.not_asked` | if traceback hooks gave addresses: how many the program's symbolizer named, how many it did not know, what was odd, and why others were not asked for |
-/// | `hook_names.snapshots`, `hook_names.longest_stop_ms` | how many copies of processes were made to ask in, and the longest time that a thread was stopped for one |
+/// | `hook_names.snapshots`, `hook_names.longest_stop_us` | how many copies of processes were made to ask in, and the longest time that a thread was stopped for one, in microseconds |
+/// | `hook_names.calls`, `hook_names.calling_us` | how often symbolizers were called, and how long that took, in microseconds |
 /// | `modules_without_symbols` | a list of `module`, `samples`, `reason`, most samples first |
 ///
 /// Names are not escaped beyond what JSON demands.
@@ -281,7 +282,9 @@ struct Names<'a> {
     odd: BTreeMap<&'static str, u64>,
     not_asked: BTreeMap<&'a str, u64>,
     snapshots: u64,
-    longest_stop_ms: f64,
+    longest_stop_us: u64,
+    calls: u64,
+    calling_us: u64,
 }
 
 impl<'a> Names<'a> {
@@ -296,7 +299,9 @@ impl<'a> Names<'a> {
                 .map(|(reason, n)| (&**reason, *n))
                 .collect(),
             snapshots: names.snapshots,
-            longest_stop_ms: names.longest_stop.as_secs_f64() * 1e3,
+            longest_stop_us: micros(names.longest_stop),
+            calls: names.calls,
+            calling_us: micros(names.calling),
         }
     }
 }
@@ -448,6 +453,8 @@ modules without symbols, and how many samples have frames in them
             not_asked: vec![("process 1 has ended\u{1b}".to_owned(), 3)],
             snapshots: 4,
             longest_stop: Duration::from_micros(1500),
+            calls: 21,
+            calling: Duration::from_micros(2500),
         });
         assert_eq!(
             text(&profile),
@@ -470,7 +477,9 @@ hook names   41  addresses that the program's own symbolizer named
                 "odd": {"never came to an end": 2},
                 "not_asked": {"process 1 has ended\u{1b}": 3},
                 "snapshots": 4,
-                "longest_stop_ms": 1.5,
+                "longest_stop_us": 1500,
+                "calls": 21,
+                "calling_us": 2500,
             })
         );
     }

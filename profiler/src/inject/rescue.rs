@@ -120,17 +120,31 @@ fn take_out(process: &Process, region: &Region, inside: Inside, tid: u32) -> Res
     Ok(changed.is_ok())
 }
 
-/// Where the signal frame of a handler of ours with this `ucontext` returns to, if there is one, on the alternate stack and
-/// above what the thread has there now.
+/// Where the signal frame of a handler of ours with this `ucontext` returns to, if there is one, on the stack that signals
+/// are handled on and above what the thread has there now.
 fn frame(process: &Process, region: &Region, ucontext: u64, sp: u64) -> Option<u64> {
     // The return address lies below the ucontext.
     let bytes = process.memory(ucontext.checked_sub(8)?, 8 + UCONTEXT).ok()?;
     let restorer = u64_at(&bytes, 0)?;
     let (stack, size) = (u64_at(&bytes, 8 + 16)?, u64_at(&bytes, 8 + 32)?);
+    // Without an alternate stack it is the thread's own.
+    let (stack, size) = match size {
+        0 => mapping(process, ucontext)?,
+        size => (stack, size),
+    };
     let is_on_stack = |address: u64| address.wrapping_sub(stack) < size;
     let code = process.memory(restorer, SIGRETURN.len()).ok()?;
     let is_ours = restorer.wrapping_sub(region.base) < region.len && code == SIGRETURN;
     (is_ours && is_on_stack(ucontext) && is_on_stack(sp) && sp < ucontext).then_some(restorer)
+}
+
+/// Start and length of the mapping that has this address.
+fn mapping(process: &Process, address: u64) -> Option<(u64, u64)> {
+    let maps = process.maps().ok()?;
+    let entry = maps
+        .iter()
+        .find(|entry| (entry.start..entry.end).contains(&address))?;
+    Some((entry.start, entry.end - entry.start))
 }
 
 /// `errno` belongs to the interrupted code, and no signal frame holds it.

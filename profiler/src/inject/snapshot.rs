@@ -63,6 +63,10 @@ pub struct Asked {
     pub snapshots: u32,
     /// The longest time that a thread of the process was stopped for one.
     pub longest_stop: Duration,
+    /// How often the symbolizer was called.
+    pub calls: u64,
+    /// How long that took.
+    pub calling: Duration,
     /// Why there are addresses left that were not asked for.
     pub refused: Option<Refused>,
 }
@@ -129,9 +133,11 @@ fn one(
         asked.snapshots += 1;
         asked.longest_stop = asked.longest_stop.max(stopped);
         born(child.tid());
+        let begun = Instant::now();
         let result = child
             .prepare()
-            .and_then(|()| converse(&mut child, function, conversation, end));
+            .and_then(|()| converse(&mut child, function, conversation, end, &mut asked.calls));
+        asked.calling += begun.elapsed();
         let inner = child.kill();
         let (_, stopped) = reap(process, plan, inner)?;
         asked.longest_stop = asked.longest_stop.max(stopped);
@@ -145,16 +151,18 @@ fn one(
     })
 }
 
-/// Calls the symbolizer until there is nothing left to ask, or it is broken, or `end` has come.
+/// Calls the symbolizer until there is nothing left to ask, or it is broken, or `end` has come. Counts the calls.
 fn converse(
     child: &mut Child<'_>,
     function: Avma,
     conversation: &mut Symbolizer,
     end: Instant,
+    calls: &mut u64,
 ) -> Result<(), Error> {
     let mut limit = FIRST_CALL;
     while let Some(block) = conversation.next_call() {
         let left = end.saturating_duration_since(Instant::now());
+        *calls += 1;
         let ended = if left.is_zero() {
             Ok(Ended::Broken)
         } else {

@@ -45,7 +45,7 @@ pub struct HookAnswers {
 }
 
 /// What the symbolizer hooks of programs said about the addresses that their traceback hooks gave. All numbers but the
-/// last two are addresses.
+/// last four are addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HookNames {
     /// Named by a symbolizer.
@@ -60,6 +60,10 @@ pub struct HookNames {
     pub snapshots: u64,
     /// The longest time that a thread of a process was stopped for one.
     pub longest_stop: Duration,
+    /// How often symbolizers were called.
+    pub calls: u64,
+    /// How long that took.
+    pub calling: Duration,
 }
 
 /// A module whose functions have no names.

@@ -33,9 +33,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// No: nothing in a process is touched.
-    #[default]
     Off,
     /// Where it is possible; elsewhere stacks are as walked, and the run says why.
+    #[default]
     Auto,
     /// Yes: where it is not possible, there is no recording.
     Require,
@@ -51,9 +51,9 @@ pub struct Hooks {
     /// Those that the helper is being put into.
     engaging: HashMap<u32, JoinHandle<Result<Installed, inject::Error>>>,
     counts: Counts,
-    longest_stop: Duration,
-    /// Answers that found no room.
+    /// Signals that found no room for their answer, as we did not fetch in time.
     without_room: u64,
+    longest_stop: Duration,
     were_engaged: bool,
     /// What there is to tell the user, since it was last taken.
     pub warnings: Vec<String>,
@@ -67,6 +67,8 @@ struct Honoured {
     /// Threads that were asked, as far as their samples have come.
     asked: u64,
     breaker: Breaker,
+    /// Samples without an answer that the hook is not to blame for: there was no room for the answer.
+    excused: u64,
     /// Threads by their thread pointers, as far as they have been asked.
     threads: HashMap<u64, u32>,
 }
@@ -160,6 +162,7 @@ impl Hooks {
             join: Join::default(),
             asked: 0,
             breaker: Breaker::default(),
+            excused: 0,
             threads: HashMap::new(),
         };
         self.processes.insert(pid, honoured);
@@ -179,6 +182,7 @@ impl Hooks {
         honoured.join.close();
         honoured.pass_on(targets, &mut each);
         add(&mut self.counts, honoured.join.counts());
+        self.without_room += honoured.installed.without_room();
         self.waiting.insert(pid);
     }
 
@@ -318,10 +322,7 @@ impl Hooks {
                 ("the answer came too late", self.counts.late),
                 ("the answer was for no sample", self.counts.no_sample),
                 ("the answer was for another instruction", self.counts.mismatch),
-                (
-                    "there was no room for the answer, as those before it had not been fetched",
-                    self.without_room,
-                ),
+                ("there was no room for the answer", self.without_room),
             ],
             not_asked: sampled
                 .not_asked
@@ -396,7 +397,9 @@ impl Honoured {
     ) -> bool {
         let mut is_silent = false;
         while let Some((sample, answer)) = self.join.next_ready() {
-            is_silent |= self.breaker.sample(answer.is_some());
+            let is_excused = answer.is_none() && self.excused < self.installed.without_room();
+            self.excused += u64::from(is_excused);
+            is_silent |= self.breaker.sample(answer.is_some() || is_excused);
             each(targets, sample, answer);
         }
         is_silent

@@ -73,6 +73,8 @@ struct Program {
     n_pcs: u64,
     n_snapshots: u64,
     longest_stop: Duration,
+    n_calls: u64,
+    calling: Duration,
     /// Why the last time nobody could be asked.
     refused: Option<String>,
 }
@@ -116,6 +118,8 @@ impl Naming {
             n_pcs: 0,
             n_snapshots: 0,
             longest_stop: Duration::ZERO,
+            n_calls: 0,
+            calling: Duration::ZERO,
             refused: None,
         });
     }
@@ -237,6 +241,8 @@ impl Naming {
             }
             names.snapshots += program.n_snapshots;
             names.longest_stop = names.longest_stop.max(program.longest_stop);
+            names.calls += program.n_calls;
+            names.calling += program.calling;
         }
         names.odd = odd.into_iter().collect();
         names.not_asked = not_asked
@@ -320,6 +326,8 @@ impl Program {
         };
         self.n_snapshots += u64::from(asked.snapshots);
         self.longest_stop = self.longest_stop.max(asked.longest_stop);
+        self.n_calls += asked.calls;
+        self.calling += asked.calling;
         self.is_over |= matches!(asked.refused, Some(Refused::Broken(..)));
         self.refused = asked.refused.map(|refused| crate::explain::explain(&refused));
     }

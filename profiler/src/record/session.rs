@@ -99,6 +99,9 @@ impl Session {
             }
             Ok(false) => {
                 self.hooks.wait_for(pid);
+                if self.options.hooks == HookMode::Auto {
+                    return Ok(());
+                }
                 "it has registered no traceback function".to_owned()
             }
             Err(reason) => reason,

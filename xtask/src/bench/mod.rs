@@ -3,6 +3,7 @@
 
 mod check;
 mod check_aa;
+mod hooks;
 
 use anyhow::{Result, bail};
 
@@ -23,6 +24,11 @@ const PARTS: &[Part] = &[
         name: "check-aa",
         about: "how often `profiler check` fails unchanged code (needs root; ten minutes)",
         run: check_aa::run,
+    },
+    Part {
+        name: "hooks",
+        about: "what honouring traceback hooks costs a program (needs root; eight minutes)",
+        run: hooks::run,
     },
 ];
 

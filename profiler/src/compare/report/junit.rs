@@ -1,5 +1,5 @@
-//! A test suite, in the form that Jenkins, GitLab and others read: one test case for the whole program and one for each
-//! function and measure.
+//! A test suite, in the form that Jenkins, GitLab and others read (the strictest known description is `junit-10.xsd` of
+//! Jenkins' xunit plugin): one test case for the whole program and one for each function and measure.
 
 use super::Report;
 use crate::compare::{Judgement, Status, Verdict};
@@ -58,27 +58,27 @@ fn suites(writer: &mut Writer<Vec<u8>>, report: &Report<'_>) -> io::Result<()> {
 struct Case {
     class: &'static str,
     name: String,
-    file: Option<(String, u32)>,
+    place: Option<(String, u32)>,
     outcome: Outcome,
 }
 
 fn write_case(writer: &mut Writer<Vec<u8>>, case: &Case) -> io::Result<()> {
-    let line = case.file.as_ref().map(|(_, line)| line.to_string());
-    let mut element = writer.create_element("testcase").with_attributes([
+    let element = writer.create_element("testcase").with_attributes([
         ("classname", case.class),
         ("name", &*case.name),
         ("time", "0"),
     ]);
-    if let (Some((file, _)), Some(line)) = (&case.file, &line) {
-        element = element.with_attributes([("file", &**file), ("line", &**line)]);
-    }
     match &case.outcome {
         Outcome::Passed => element.write_empty()?,
         Outcome::Failed(text) => element.write_inner_content(|writer| {
             writer
                 .create_element("failure")
                 .with_attributes([("message", &**text), ("type", "regression")])
-                .write_text_content(BytesText::new(text))
+                .write_text_content(BytesText::new(&match &case.place {
+                    // A test case has no attributes for it that all readers allow.
+                    Some((file, line)) => format!("{file}:{line}: {text}"),
+                    None => text.clone(),
+                }))
                 .map(|_| ())
         })?,
         Outcome::Skipped(text) => element.write_inner_content(|writer| {
@@ -97,7 +97,7 @@ fn cases(report: &Report<'_>) -> Vec<Case> {
     let mut cases = vec![Case {
         class: "profiler.check",
         name: "verdict".to_owned(),
-        file: None,
+        place: None,
         outcome: match judgement.verdict {
             Verdict::Pass => Outcome::Passed,
             _ if judgement.exit_code(report.policy) == 2 => Outcome::Failed(judgement.reasons.join("; ")),
@@ -109,7 +109,7 @@ fn cases(report: &Report<'_>) -> Vec<Case> {
         cases.push(Case {
             class: "profiler.check",
             name: "whole program".to_owned(),
-            file: None,
+            place: None,
             outcome: outcome(judgement, program.evidence.status, || {
                 format!("takes {} CPU time", super::signed(program.evidence.change))
             }),
@@ -122,7 +122,7 @@ fn cases(report: &Report<'_>) -> Vec<Case> {
                 crate::compare::Measure::Total => "profiler.check.total",
             },
             name: report.name(finding.function).to_owned(),
-            file: report.place(finding.function),
+            place: report.place(finding.function),
             outcome: outcome(judgement, finding.evidence.status, || report.sentence(finding)),
         });
     }

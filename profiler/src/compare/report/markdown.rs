@@ -37,7 +37,7 @@ pub(super) fn write(report: &Report<'_>) -> String {
     let notable: Vec<_> = report.notable().collect();
     if !notable.is_empty() {
         out.push_str(
-            "\n| | function | | change | between | before | after |\n|---|---|---|--:|--:|--:|--:|\n",
+            "\n| status | function | measure | change | between | before | after |\n|---|---|---|--:|--:|--:|--:|\n",
         );
     }
     for finding in notable.iter().take(MAX_FUNCTIONS) {

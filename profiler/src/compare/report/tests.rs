@@ -69,6 +69,18 @@ fn json_fits_the_published_schema() {
     }
 }
 
+/// The elements of `junit-10.xsd` of Jenkins' xunit plugin that we write, with the attributes that they may have.
+const JUNIT: [(&str, &[&str]); 5] = [
+    ("testsuites", &["name", "time", "tests", "failures", "errors"]),
+    (
+        "testsuite",
+        &["name", "tests", "failures", "errors", "skipped", "time"],
+    ),
+    ("testcase", &["name", "time", "classname", "group"]),
+    ("failure", &["type", "message"]),
+    ("skipped", &["type", "message"]),
+];
+
 #[test]
 fn junit_is_xml_that_counts_right() {
     for outcome in each_verdict() {
@@ -78,22 +90,35 @@ fn junit_is_xml_that_counts_right() {
         let (mut suite, mut cases, mut failures, mut skipped) = (None, 0, 0, 0);
         loop {
             match reader.read_event().unwrap() {
-                Event::Start(element) | Event::Empty(element) => match element.name().as_ref() {
-                    b"testsuite" => {
-                        let value = |name| {
-                            let attribute = element.try_get_attribute(name).unwrap().unwrap();
-                            String::from_utf8(attribute.value.into_owned())
-                                .unwrap()
-                                .parse::<u32>()
-                                .unwrap()
-                        };
-                        suite = Some((value("tests"), value("failures"), value("skipped")));
+                Event::Start(element) | Event::Empty(element) => {
+                    let (_, allowed) = JUNIT
+                        .iter()
+                        .find(|(name, _)| name.as_bytes() == element.name().as_ref())
+                        .unwrap();
+                    for attribute in element.attributes() {
+                        let key = attribute.unwrap().key;
+                        assert!(
+                            allowed.iter().any(|name| name.as_bytes() == key.as_ref()),
+                            "{key:?}"
+                        );
                     }
-                    b"testcase" => cases += 1,
-                    b"failure" => failures += 1,
-                    b"skipped" => skipped += 1,
-                    _ => {}
-                },
+                    match element.name().as_ref() {
+                        b"testsuite" => {
+                            let value = |name| {
+                                let attribute = element.try_get_attribute(name).unwrap().unwrap();
+                                String::from_utf8(attribute.value.into_owned())
+                                    .unwrap()
+                                    .parse::<u32>()
+                                    .unwrap()
+                            };
+                            suite = Some((value("tests"), value("failures"), value("skipped")));
+                        }
+                        b"testcase" => cases += 1,
+                        b"failure" => failures += 1,
+                        b"skipped" => skipped += 1,
+                        _ => {}
+                    }
+                }
                 Event::Eof => break,
                 _ => {}
             }
@@ -101,6 +126,7 @@ fn junit_is_xml_that_counts_right() {
         assert_eq!(suite, Some((cases, failures, skipped)));
         assert_eq!(failures > 0, outcome.1.verdict == Verdict::Regression);
         assert!(cases > 30, "{xml}");
+        assert_eq!(xml.contains(">bench/f5.go:"), failures > 0, "{xml}");
     }
 }
 

@@ -258,9 +258,10 @@ impl Target {
             .tids()
             .into_iter()
             .filter_map(|tid| {
-                std::fs::read_to_string(format!("/proc/{}/task/{tid}/children", self.pid())).ok()
+                let ids = std::fs::read_to_string(format!("/proc/{}/task/{tid}/children", self.pid()));
+                Some(ids.ok()?.split_whitespace().count())
             })
-            .collect();
+            .sum();
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("descriptors")
             .flatten();
@@ -317,7 +318,8 @@ pub(super) struct State {
     tracer: u32,
     blocked: BTreeMap<u32, u64>,
     pending: BTreeMap<u32, u64>,
-    children: String,
+    /// How many, the dead included.
+    children: usize,
     descriptors: BTreeSet<String>,
 }
 

@@ -139,6 +139,7 @@ static void wait_for_child(void) {
         pid_t child = fork();
         if (child == 0) {
             char byte;
+            close(channel[1]);
             _exit(read(channel[0], &byte, 1) == 1 ? 42 : 1);
         }
         EXPECT(waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 42);

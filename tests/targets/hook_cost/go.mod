@@ -1,0 +1,3 @@
+module hook_cost
+
+go 1.21
