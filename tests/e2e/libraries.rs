@@ -33,8 +33,9 @@ const DANGEROUS: [&str; 3] = ["libgcc_s", "libc.so", "ld-linux"];
 /// How many standard deviations a share may be below what is expected.
 const DEVIATIONS: f64 = 3.0;
 
-/// Share of the addresses of C in both profiles that have the same names, in percent.
-const NAMED_ALIKE: f64 = 97.0;
+/// Share of the addresses of C in both profiles that have the same names, in percent. The others were met only in samples
+/// that had no answer, though they were out of danger.
+const NAMED_ALIKE: f64 = 95.0;
 
 /// Share of the samples out of danger that are asked, in percent. The others are in Go's own signal handler, which has all
 /// signals blocked, or it is due.
@@ -188,7 +189,7 @@ fn account_for_all(recorded: &[Traced], summary: &Summary) -> Result<()> {
         "{all} samples are accounted for, of {at_least} to {at_most}"
     );
     ensure!(
-        (in_unwinder..=in_any).contains(&in_danger),
+        in_danger <= in_any && in_danger + EDGES >= in_unwinder,
         "{in_danger} in danger, and {in_unwinder} to {in_any} in code that may be"
     );
     ensure!(percent(asked, all - in_danger) >= ASKED, "{asked} asked");

@@ -279,9 +279,11 @@ bool tables_step(struct cursor *cursor, bool is_call, uintptr_t stack_end)
 		return false;
 	if (rules.fp_offset != 0) {
 		uintptr_t at = cfa + rules.fp_offset;
-		if (at < cursor->sp || at > cfa - 8)
+		if (at > cfa - 8)
 			return false;
-		cursor->fp = *(const uintptr_t *)at;
+		/* Below, the epilogue has taken it back already. */
+		if (at >= cursor->sp)
+			cursor->fp = *(const uintptr_t *)at;
 	}
 	cursor->pc = *(const uintptr_t *)(cfa - 8);
 	cursor->sp = cfa;
