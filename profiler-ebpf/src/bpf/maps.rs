@@ -31,6 +31,8 @@ pub static CONFIG: Config = Config {
     task_sighand: 0,
     sighand_action: 0,
     mapping_start: 0,
+    task_gave_way: 0,
+    task_preempted: 0,
 };
 
 /// The configuration, read so that the compiler cannot take the value above for granted.
@@ -117,6 +119,10 @@ pub struct Scratch {
     pub fetched: [u64; 32],
     /// When the last tick of this CPU's sampling clock was due: see [`profiler_ebpf::ticks`].
     pub tick_due_ns: u64,
+    /// Which thread the last tick found, as bpf_get_current_pid_tgid() has it.
+    pub last_thread: u64,
+    /// How often that had been taken off a CPU by then, if it was a watched one.
+    pub last_switches: u64,
     pub cache: [Cached; 1 << CACHE_BITS],
 }
 const _: () = assert!(Regs::WORDS <= 32 && FETCH_WORDS <= 32);

@@ -44,11 +44,19 @@ fn try_sample(ctx: &PerfEventContext) -> Option<()> {
     let scratch = SCRATCH.get_ptr_mut(cpu)?;
     // SAFETY: the entry is this CPU's; programs do not migrate, and the clock's tick does not interrupt itself.
     let lost = unsafe { ticks::lost(&mut (*scratch).tick_due_ns, now, config().period_ns) };
+    // SAFETY: as above.
+    let is_same_thread = unsafe { core::mem::replace(&mut (*scratch).last_thread, id) == id };
     let tgid = (id >> 32) as u32;
     // SAFETY: the value is copied at once.
     let slot_index = *unsafe { PROCS.get(tgid) }?;
     let in_kernel = interrupted_kernel(ctx);
-    if lost > 0 {
+    let switches = switches();
+    // SAFETY: as above.
+    let had_cpu =
+        unsafe { core::mem::replace(&mut (*scratch).last_switches, switches) == switches && is_same_thread };
+    // Else something else may have had the CPU meanwhile, or nothing: the clock of a CPU that idles is served late in
+    // virtual machines.
+    if lost > 0 && had_cpu {
         // Only the kernel can put off interrupts, and for the process it works in system calls. Where a late tick
         // meets anything else, the process did not run in the meantime: a hypervisor had taken the CPU, or another
         // interrupt took long.
@@ -112,6 +120,15 @@ fn interrupted_kernel(ctx: &PerfEventContext) -> bool {
     // `struct pt_regs` (struct bpf_perf_event_data, include/uapi/linux/bpf_perf_event.h).
     let cs = unsafe { ctx.as_ptr().cast::<u64>().add(Regs::CS as usize).read() };
     cs & PRIVILEGE_LEVEL == 0
+}
+
+/// How often the current thread has been taken off a CPU.
+#[inline(always)]
+fn switches() -> u64 {
+    // SAFETY: no precondition; the kernel gives a pointer that it trusts.
+    let task = unsafe { bpf_get_current_task_btf() };
+    let word = |offset| trigger::word(task, offset).unwrap_or(0);
+    word(config().task_gave_way).wrapping_add(word(config().task_preempted))
 }
 
 #[inline(always)]

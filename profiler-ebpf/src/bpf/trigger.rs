@@ -196,7 +196,7 @@ unsafe extern "C" fn store_start(
 
 /// A word of a kernel struct, at an offset that user space took from the kernel's BTF.
 #[inline(always)]
-fn word(base: *const task_struct, offset: u32) -> Result<u64, Counter> {
+pub fn word(base: *const task_struct, offset: u32) -> Result<u64, Counter> {
     let mut word = 0u64;
     // SAFETY: the destination is a word; the helper checks the source.
     let read = unsafe {

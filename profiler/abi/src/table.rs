@@ -180,6 +180,10 @@ pub struct Config {
     pub sighand_action: u32,
     /// Offset of `vm_start` in `struct vm_area_struct`.
     pub mapping_start: u32,
+    /// Offset of `nvcsw` in `struct task_struct`: how often the thread gave the CPU away.
+    pub task_gave_way: u32,
+    /// Offset of `nivcsw`: how often it was taken.
+    pub task_preempted: u32,
 }
 
 /// Counters that the BPF program keeps, one array per CPU.
@@ -190,8 +194,9 @@ pub enum Counter {
     Taken = 0,
     /// Samples lost because the ring buffer was full.
     LostRingFull = 1,
-    /// Ticks of the sampling clock that never came before one that found a watched process in a system call: the
-    /// kernel had interrupts off.
+    /// Ticks of the sampling clock that never came before one that found a watched thread in a system call: the
+    /// kernel had interrupts off. Of this and [`Self::WithheldTicks`], only those are counted since whose last
+    /// predecessor the thread has had the CPU: before, it may not have run.
     LostTicks = 2,
     /// Requests (not samples) lost because the ring buffer was full.
     LostRequests = 3,

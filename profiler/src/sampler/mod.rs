@@ -129,10 +129,10 @@ pub struct Counts {
     pub taken: u64,
     /// Samples that found no room in the ring buffer.
     pub lost_ring_full: u64,
-    /// Ticks of the sampling clock that never came while a watched process was in a system call.
+    /// Ticks of the sampling clock that never came while a watched thread was in a system call.
     pub lost_ticks: u64,
-    /// Ticks that never came because the CPU did not run the process: a hypervisor had taken it, or an interrupt took
-    /// long.
+    /// Ticks that never came because the CPU did not run the thread that had it: a hypervisor had taken it, or an
+    /// interrupt took long.
     pub withheld_ticks: u64,
     /// Requests (not samples) that found no room.
     pub lost_requests: u64,
@@ -270,6 +270,8 @@ impl Sampler {
             mapping_start: btf
                 .field_offset("vm_area_struct", &["vm_start"])
                 .ok_or(Error::BtfField { field: "vm_start" })?,
+            task_gave_way: field(&["nvcsw"], "nvcsw")?,
+            task_preempted: field(&["nivcsw"], "nivcsw")?,
         };
         let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::Cpus { what, source })?;
         let object = kfunc::resolve(OBJECT, send_signal_task).ok_or(Error::NotOurs {
