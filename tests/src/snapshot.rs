@@ -103,17 +103,13 @@ impl Snapshot {
             .map(|name| (name.to_owned(), field(&status, name)))
             .into_iter()
             .collect();
-        for name in [
-            "limits",
-            "oom_score_adj",
-            "coredump_filter",
-            "personality",
-            "timers",
-        ] {
+        for name in ["limits", "oom_score_adj", "coredump_filter", "personality"] {
             // The kernel may have been built without some of them.
             let text = fs::read_to_string(format!("{proc}/{name}")).unwrap_or_default();
             settings.insert(name.to_owned(), text);
         }
+        let timers = fs::read_to_string(format!("{proc}/timers")).unwrap_or_default();
+        settings.insert("timers".to_owned(), without_profilers(&timers));
         Ok(Self {
             mappings,
             threads,
@@ -274,11 +270,40 @@ fn numbers(folder: &str) -> Result<Vec<u32>> {
         .collect())
 }
 
+/// The timers in `/proc/PID/timers`, but those by which a Go program profiles itself: one for each thread that has run
+/// since, and taken down when the thread runs next (runtime/os_linux.go, `setThreadCPUProfiler`).
+fn without_profilers(text: &str) -> String {
+    let mut timers: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("ID: ") {
+            timers.push(String::new());
+        }
+        if let Some(timer) = timers.last_mut() {
+            *timer += line;
+            *timer += "\n";
+        }
+    }
+    // SIGPROF.
+    timers.retain(|timer| !timer.contains("\nsignal: 27/"));
+    timers.concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Freedom, Snapshot};
     use crate::programs;
     use crate::target::Target;
+
+    #[test]
+    fn timers_by_which_go_profiles_itself_are_left_out() {
+        let own = "ID: 1\nsignal: 14/0000000000000000\nnotify: signal/pid.9\nClockID: 0\n";
+        let profiler = "ID: 5\nsignal: 27/0000000000000000\nnotify: signal/tid.9\nClockID: -2\n";
+        assert_eq!(
+            super::without_profilers(&format!("{profiler}{own}{profiler}")),
+            own
+        );
+        assert_eq!(super::without_profilers(""), "");
+    }
 
     #[test]
     fn a_process_that_nobody_touches_does_not_change() {
