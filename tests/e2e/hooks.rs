@@ -99,7 +99,7 @@ fn honoured(programs: &TestProgCgo, name: &str) -> Result<(Recording, Vec<String
     // At rest: its own profiler opens files of its own now and then.
     target.command("pause")?;
     let mut output = target.read_line()?;
-    let before = Snapshot::take(target.pid())?;
+    let before = Snapshot::at_rest(target.pid())?;
     target.command("go on")?;
     let pid = target.pid().to_string();
     let mut recorder = Recorder::start([
@@ -116,7 +116,7 @@ fn honoured(programs: &TestProgCgo, name: &str) -> Result<(Recording, Vec<String
     let recording = recorder.wait()?;
     target.command("pause")?;
     output = format!("{output} {}", target.read_line()?);
-    let after = Snapshot::take(target.pid())?;
+    let after = Snapshot::at_rest(target.pid())?;
     ensure!(target.finish()?.status.success());
     let differences = before.differences(&after, Freedom::GoRuntime);
     ensure!(

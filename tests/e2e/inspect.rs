@@ -178,11 +178,11 @@ fn a_program_that_is_inspected_is_left_alone() -> Result<()> {
     let _guard = exclusive();
     let mut hooked = Hooked::start("local", Form::Exe)?;
     hooked.register("tcs")?;
-    let before = Snapshot::take(hooked.target.pid())?;
+    let before = Snapshot::at_rest(hooked.target.pid())?;
     for _ in 0..20 {
         hooked.inspect()?;
     }
-    let after = Snapshot::take(hooked.target.pid())?;
+    let after = Snapshot::at_rest(hooked.target.pid())?;
     let differences = before.differences(&after, Freedom::GoRuntime);
     ensure!(differences.is_empty(), "{}", differences.join("\n"));
     let alone = Hooked::start("local", Form::Exe)?.target.finish()?;

@@ -22,7 +22,8 @@ const SECONDS: u32 = 6;
 const GO_HZ: u32 = 250;
 
 /// How much further apart two profiles may be than 99 of 100 pairs are by chance.
-const SLACK: f64 = 0.02;
+/// Three in a hundred samples are not asked, mostly since they are in the allocator, and their stacks are as walked.
+const SLACK: f64 = 0.03;
 
 /// The reason for which threads in libgcc's unwinder are not asked, and those in the allocator.
 const DANGER: &str = "its stack had code that may hold a lock which the hooks need";

@@ -19,7 +19,7 @@ fn script_functions_stand_between_the_c_functions_that_run_them() -> Result<()> 
     let program = programs::native("bytecode/bytecode.c")?;
     let alone = Target::start(program.command())?.finish()?;
     let target = Target::start(program.command())?;
-    let before = Snapshot::take(target.pid())?;
+    let before = Snapshot::at_rest(target.pid())?;
     let pid = target.pid().to_string();
     let mut recorder = Recorder::start([
         "-p",
@@ -33,7 +33,7 @@ fn script_functions_stand_between_the_c_functions_that_run_them() -> Result<()> 
     ])?;
     recorder.wait_until_sampling()?;
     let recording = recorder.wait()?;
-    let after = Snapshot::take(target.pid())?;
+    let after = Snapshot::at_rest(target.pid())?;
     let finished = target.finish()?;
     ensure!(
         finished.status.success() && finished.checksum == alone.checksum,

@@ -32,12 +32,12 @@ fn left_alone(program: &Program, freedom: Freedom) -> Result<()> {
 
     let mut target = Target::start(program.command())?;
     target.work_for(SETTLED)?;
-    let before = Snapshot::take(target.pid())?;
+    let before = Snapshot::at_rest(target.pid())?;
     let mut recorder = Recorder::start(["-p", &target.pid().to_string(), "-F", "999", "-d", "3"])?;
     recorder.wait_until_sampling()?;
-    let during = Snapshot::take(target.pid())?;
+    let during = Snapshot::at_rest(target.pid())?;
     let recording = recorder.wait()?;
-    let after = Snapshot::take(target.pid())?;
+    let after = Snapshot::at_rest(target.pid())?;
     let finished = target.finish()?;
 
     for (when, later) in [("during", during), ("after", after)] {
