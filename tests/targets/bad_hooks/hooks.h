@@ -1,27 +1,9 @@
 #ifndef HOOKS_H
 #define HOOKS_H
 
-#include <stdint.h>
+#include "../common/traceback.h"
 
-/* What hooks are given (runtime.SetCgoTraceback). */
-struct context_arg {
-	uintptr_t context;
-};
-struct traceback_arg {
-	uintptr_t context;
-	uintptr_t sig_context;
-	uintptr_t *buf;
-	uintptr_t max;
-};
-struct symbolizer_arg {
-	uintptr_t pc;
-	const char *file;
-	uintptr_t lineno;
-	const char *func;
-	uintptr_t entry;
-	uintptr_t more;
-	uintptr_t data;
-};
+#include <stdint.h>
 
 void *address_of_traceback(void);
 void *address_of_context(void);

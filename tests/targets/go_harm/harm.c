@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "harm.h"
+#include "../common/traceback.h"
 #include "_cgo_export.h"
 
 #include <errno.h>
@@ -21,13 +22,6 @@
 #define FRAME __attribute__((noipa))
 
 enum { STEPS = 20000, SIGNAL_STACK = 32 * 1024 };
-
-struct traceback_arg {
-	uintptr_t context;
-	uintptr_t sig_context;
-	uintptr_t *buf;
-	uintptr_t max;
-};
 
 static atomic_uintptr_t contexts;
 static atomic_ullong calls;

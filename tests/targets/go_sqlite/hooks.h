@@ -1,27 +1,10 @@
-/* The traceback protocol of Go's runtime (runtime.SetCgoTraceback, version 0), and those who speak it here. */
+/* Those who speak the traceback protocol here. */
 #pragma once
+
+#include "../common/traceback.h"
 
 #include <stddef.h>
 #include <stdint.h>
-
-struct context_arg {
-	uintptr_t context;
-};
-struct traceback_arg {
-	uintptr_t context;
-	uintptr_t sig_context;
-	uintptr_t *buf;
-	uintptr_t max;
-};
-struct symbolizer_arg {
-	uintptr_t pc;
-	const char *file;
-	uintptr_t lineno;
-	const char *func;
-	uintptr_t entry;
-	uintptr_t more;
-	uintptr_t data;
-};
 
 /* The functions that a program registers. */
 struct hooks {

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "hooks.h"
+#include "../common/traceback.h"
 #include "_cgo_export.h"
 
 #include <stdatomic.h>
@@ -7,26 +8,6 @@
 #include <string.h>
 #include <time.h>
 #include <ucontext.h>
-
-/* What hooks are given (runtime.SetCgoTraceback). */
-struct context_arg {
-	uintptr_t context;
-};
-struct traceback_arg {
-	uintptr_t context;
-	uintptr_t sig_context;
-	uintptr_t *buf;
-	uintptr_t max;
-};
-struct symbolizer_arg {
-	uintptr_t pc;
-	const char *file;
-	uintptr_t lineno;
-	const char *func;
-	uintptr_t entry;
-	uintptr_t more;
-	uintptr_t data;
-};
 
 /* How far up frames are followed: all of them are a few words. */
 #define REACH 4096
