@@ -1,6 +1,4 @@
-//! The stack switches of the Go runtime.
-
-//! A goroutine that called C, which called back, three deep, on two stacks.
+//! The stack switches of the Go runtime: a goroutine that called C, which called back, three deep, on two stacks.
 
 use super::*;
 
