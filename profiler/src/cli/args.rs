@@ -461,9 +461,15 @@ mod tests {
         assert_eq!(allowed(999, Some(999)), Ok(999));
         assert_eq!(allowed(100_000, None), Ok(100_000));
         let error = allowed(1000, Some(999)).expect_err("too many");
-        assert!(error.contains("999 Hz") && error.contains("sysctl -w kernel.perf_event_max_sample_rate=1000"), "{error}");
+        assert!(
+            error.contains("999 Hz") && error.contains("sysctl -w kernel.perf_event_max_sample_rate=1000"),
+            "{error}"
+        );
         let error = allowed(100_001, Some(200_000)).expect_err("too many");
-        assert!(error.contains("100000 Hz; sysctl kernel.perf_event_max_sample_rate is 200000"), "{error}");
+        assert!(
+            error.contains("100000 Hz; sysctl kernel.perf_event_max_sample_rate is 200000"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What can be done about an error: one table from causes to advice.
 
 use super::preflight::{Missing, OtherPids};
-use profiler::sampler;
 use profiler::target::process;
+use profiler::{record, sampler};
 use std::io::ErrorKind;
 
 /// Advice for the error or one of its causes.
@@ -17,6 +17,11 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
              sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep PATH"
                 .into(),
         );
+    }
+    match cause.downcast_ref::<record::Error>() {
+        Some(record::Error::Target(error)) => return of_cause(error),
+        Some(record::Error::Sampler(error)) => return of_cause(error),
+        _ => {}
     }
     if cause.is::<OtherPids>() {
         return Some("run it on the host, or the container with --pid=host".into());
@@ -39,9 +44,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
                 ),
                 None => "nothing of it is left to record".into(),
             }),
-            process::Error::Kernel { .. } => {
-                Some("what the kernel does for a program is in the recording of that: its kernel frames".into())
-            }
+            process::Error::Kernel { .. } => Some(
+                "what the kernel does for a program is in the recording of that: its kernel frames".into(),
+            ),
             process::Error::Bits32 { .. } => {
                 Some("build it for x86-64; with frame pointers, `perf record -g` follows it as it is".into())
             }
@@ -107,6 +112,8 @@ mod tests {
         assert!(of(&error).is_some_and(|hint| hint.contains("profiler doctor")));
         let btf = sampler::Error::Btf(std::io::ErrorKind::NotFound.into());
         assert!(of(&btf.into()).is_some_and(|hint| hint.contains("CONFIG_DEBUG_INFO_BTF")));
+        let inside = profiler::record::Error::Sampler(sampler::Error::NotOurs { what: "map" });
+        assert!(of(&inside.into()).is_some_and(|hint| hint.contains("profiler doctor")));
         assert!(of(&anyhow::anyhow!("something else")).is_none());
     }
 }

@@ -51,7 +51,10 @@ pub fn check(path: &Path) -> Result<()> {
         anyhow::bail!("cannot write {}: it is a directory", path.display());
     }
     if is_full(path) {
-        anyhow::bail!("cannot write {}: no space is left on its file system", path.display());
+        anyhow::bail!(
+            "cannot write {}: no space is left on its file system",
+            path.display()
+        );
     }
     Ok(())
 }

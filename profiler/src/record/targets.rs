@@ -368,11 +368,9 @@ impl Targets {
             .iter()
             .copied()
             .filter(|pid| {
-                self.processes.get(pid).is_none_or(|watched| {
-                    watched
-                        .scanned
-                        .is_none_or(|at| at.elapsed() >= watched.pause)
-                })
+                self.processes
+                    .get(pid)
+                    .is_none_or(|watched| watched.scanned.is_none_or(|at| at.elapsed() >= watched.pause))
             })
             .collect();
         for pid in due {
