@@ -1,15 +1,17 @@
 //! Every recorded stack is held against the true call chains of its program.
 use anyhow::{Result, ensure};
-use profiler_tests::exact;
-use profiler_tests::exclusive;
+use profiler_tests::exact::{self, Demand};
 use profiler_tests::profiler::{Recorder, Recording};
 use profiler_tests::programs::{self, Form, GO_TOOLCHAINS, Program};
 use profiler_tests::target::Target;
+use profiler_tests::{exclusive, full};
 use std::process::Command;
 use std::time::Duration;
 
-/// How long programs are recorded.
-const SECONDS: u32 = 5;
+/// Seconds of a recording, in the full test and otherwise; and how many samples prove enough, which a program with one
+/// thread gives in half the time.
+const SECONDS: [u32; 2] = [5, 3];
+const SAMPLES: [u64; 2] = [2500, 1500];
 
 #[test]
 fn go_calls_c_calls_go_three_deep() -> Result<()> {
@@ -138,13 +140,21 @@ fn time_in_the_vdso() -> Result<()> {
 
 /// Runs and records a program, and judges what was recorded.
 fn exact(program: &Program, command: Command, seen: &[&str]) -> Result<()> {
-    exact::record(program, command, SECONDS, seen).map(drop)
+    exact::record(program, command, demand(seen)).map(drop)
 }
 
 fn arguments(target: &Target) -> [String; 7] {
-    exact::arguments(target, SECONDS)
+    exact::arguments(target, full(SECONDS))
 }
 
 fn judge(program: &Program, recording: &Recording, seen: &[&str]) -> Result<()> {
-    exact::judge(program, recording, SECONDS, seen)
+    exact::judge(program, recording, demand(seen))
+}
+
+fn demand<'a>(seen: &'a [&'a str]) -> Demand<'a> {
+    Demand {
+        seconds: full(SECONDS),
+        samples: full(SAMPLES),
+        seen,
+    }
 }

@@ -2,15 +2,17 @@
 //! detector, several runtimes in a process; and so has what interrupts, replaces or copies a program.
 
 use anyhow::{Result, ensure};
+use profiler_tests::exact::{self, Demand};
 use profiler_tests::profiler::Recorder;
 use profiler_tests::programs::{self, EVERY_GO, Form, Program};
 use profiler_tests::target::Target;
-use profiler_tests::{exact, exclusive, full};
+use profiler_tests::{exclusive, full};
 use std::ffi::OsStr;
 use std::time::Duration;
 
-/// How long each program is recorded.
+/// How long each program is recorded, in seconds, and how many samples it has at least: also where others use the CPUs.
 const SECONDS: [u32; 2] = [5, 1];
+const SAMPLES: [u64; 2] = [500, 100];
 
 /// Functions of `go_library` at every depth.
 const LIBRARY: [&str; 5] = ["main.leafNoFrame", "main.grow", "c_leaf", "c_step", "run_thread"];
@@ -25,7 +27,7 @@ fn toolchains() -> Vec<&'static str> {
 fn record(program: &Program, arguments: &[&Program], seen: &[&str]) -> Result<()> {
     let mut command = program.command();
     command.args(arguments.iter().map(|program| &program.path));
-    exact::record(program, command, full(SECONDS), seen).map(drop)
+    exact::record(program, command, demand(seen)).map(drop)
 }
 
 fn shared_library(toolchain: &str, tags: &str) -> Result<Program> {
@@ -144,8 +146,7 @@ fn signals_that_the_go_runtime_handles() -> Result<()> {
         exact::record(
             &program,
             command,
-            full(SECONDS),
-            &["runtime.sigtrampgo", "runtime.sigprof"],
+            demand(&["runtime.sigtrampgo", "runtime.sigprof"]),
         )?;
     }
     Ok(())
@@ -156,12 +157,7 @@ fn recursion_deeper_than_the_limit_is_cut_at_its_root() -> Result<()> {
     let _guard = exclusive();
     for toolchain in toolchains() {
         let program = programs::go("go_deep", toolchain, Form::Exe, "")?;
-        let recording = exact::record(
-            &program,
-            program.command(),
-            full(SECONDS),
-            &["main.leaf", "c_leaf"],
-        )?;
+        let recording = exact::record(&program, program.command(), demand(&["main.leaf", "c_leaf"]))?;
         for stack in &recording.stacks()?.stacks {
             // Functions that the compiler put inside others come on top of the limit.
             let frames = stack.user().len();
@@ -190,8 +186,7 @@ fn a_program_that_executes_another() -> Result<()> {
     exact::judge(
         &program,
         &recording,
-        seconds,
-        &["before_leaf", "after_outer", "after_leaf"],
+        demand(&["before_leaf", "after_outer", "after_leaf"]),
     )
 }
 
@@ -210,7 +205,14 @@ fn children_that_never_call_exec() -> Result<()> {
     exact::judge(
         &program,
         &recording,
-        1,
-        &["parent_leaf", "child_work", "child_leaf"],
+        demand(&["parent_leaf", "child_work", "child_leaf"]),
     )
+}
+
+fn demand<'a>(seen: &'a [&'a str]) -> Demand<'a> {
+    Demand {
+        seconds: full(SECONDS),
+        samples: full(SAMPLES),
+        seen,
+    }
 }
