@@ -16,6 +16,9 @@ use std::time::Duration;
 const LEAF: &str = "[unmapped+0x7000100]";
 const CONTEXT: &str = "[unmapped+0x7000200]";
 
+/// The hook.
+const HOOK: &str = "hook_traceback";
+
 /// What the recording says of a hook that it does not call any more, and of a thread that was in it for ever.
 const NOT_CALLED: &str = "it is not called any more";
 const TAKEN_OUT: &str = "taken out of it";
@@ -43,7 +46,16 @@ fn a_hook_that_waits_for_a_lock_of_the_interrupted_code_loses_its_thread() -> Re
 #[test]
 fn a_slow_hook_is_not_called_any_more() -> Result<()> {
     for mode in ["slow10", "slow100"] {
-        let said = misbehaving(mode)?.stderr;
+        let recording = misbehaving(mode)?;
+        // Our own handler called it: the walk goes through that to what was interrupted.
+        let stacks = recording.stacks()?;
+        let mut in_hook = stacks
+            .stacks
+            .iter()
+            .filter(|stack| stack.frames.iter().any(|frame| frame == HOOK));
+        ensure!(stacks.with_frame(HOOK) > 0, "{mode}: the hook was never met");
+        ensure!(in_hook.all(|stack| !stack.is_incomplete()), "{mode}: {stacks:?}");
+        let said = recording.stderr;
         ensure!(said.contains("took longer than 5 ms"), "{mode}: {said}");
         ensure!(!said.contains(TAKEN_OUT), "{mode}: {said}");
     }
