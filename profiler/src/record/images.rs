@@ -7,6 +7,7 @@ use crate::target::maps::{FileId, MapEntry};
 use profiler_abi::table::Mapping;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Handle of a [`Module`] in [`Modules`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +39,9 @@ impl Module {
         }
     }
 }
+
+/// How long the mappings of an older generation are kept: samples come within a fraction of that.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// What is known of a module's code.
 #[derive(Clone, Debug)]
@@ -170,6 +174,8 @@ struct Generation {
     mapped: Arc<[Mapped]>,
     /// When other code took the place of some of it, `CLOCK_MONOTONIC`, in nanoseconds.
     replaced: Option<u64>,
+    /// When there was a newer one.
+    superseded: Option<Instant>,
 }
 
 impl Image {
@@ -187,9 +193,22 @@ impl Image {
 
     /// Remembers what was mapped in a generation.
     pub fn add_generation(&mut self, generation: u32, mapped: Arc<[Mapped]>) {
-        let replaced = None;
-        self.generations
-            .insert(generation, Generation { mapped, replaced });
+        if let Some(newest) = self.generations.get_mut(&self.generation) {
+            newest.superseded = Some(Instant::now());
+        }
+        // Programs can map code for ever.
+        self.generations.retain(|_, old| {
+            old.superseded
+                .is_none_or(|superseded| superseded.elapsed() < KEPT)
+        });
+        self.generations.insert(
+            generation,
+            Generation {
+                mapped,
+                replaced: None,
+                superseded: None,
+            },
+        );
         self.generation = generation;
     }
 

@@ -7,8 +7,9 @@ use crate::addr::{Avma, Bias};
 use crate::hooks::table::Table;
 use crate::inject::{Accept, GoPlan, Plan, Runtime};
 use crate::merge::Code;
-use crate::sampler::{NewCode, Question, Tables};
+use crate::sampler::{self, NewCode, Question, Tables};
 use crate::target::calls::SystemCalls;
+use crate::target::files;
 use crate::target::go::TlsG;
 use crate::target::maps::MapEntry;
 use crate::target::process::{self, Process};
@@ -18,9 +19,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a process is left alone after its mappings were read: a walk that meets an address in no mapping asks
+/// How long a process is left alone after its mappings were read, at least: a walk that meets an address in no mapping asks
 /// for them, and one that does so again and again would keep us busy.
 const RESCAN_PAUSE: Duration = Duration::from_millis(20);
+
+/// The same, as a multiple of the time that reading them took.
+const RESCAN_PAUSE_FACTOR: u32 = 9;
 
 /// The watched processes.
 pub struct Targets {
@@ -55,7 +59,11 @@ struct Watched {
     process: Option<Process>,
     slot: u32,
     scanned: Option<Instant>,
+    /// How long it is left alone after that.
+    pause: Duration,
     ended: bool,
+    /// Its mappings did not fit into the tables, which was told.
+    overflowed: bool,
     /// What it had spent on a CPU before samples were taken, in nanoseconds.
     on_cpu_before: Option<u64>,
 }
@@ -292,7 +300,9 @@ impl Targets {
                 process,
                 slot,
                 scanned: Some(Instant::now()),
+                pause: RESCAN_PAUSE,
                 ended,
+                overflowed: false,
                 on_cpu_before: Some(0),
             },
         );
@@ -339,7 +349,9 @@ impl Targets {
                 process,
                 slot: index,
                 scanned: None,
+                pause: RESCAN_PAUSE,
                 ended: false,
+                overflowed: false,
                 on_cpu_before,
             },
         );
@@ -356,13 +368,18 @@ impl Targets {
             .iter()
             .copied()
             .filter(|pid| {
-                let scanned = self.processes.get(pid).and_then(|watched| watched.scanned);
-                scanned.is_none_or(|at| at.elapsed() >= RESCAN_PAUSE)
+                self.processes
+                    .get(pid)
+                    .is_none_or(|watched| watched.scanned.is_none_or(|at| at.elapsed() >= watched.pause))
             })
             .collect();
         for pid in due {
             self.rescan.remove(&pid);
+            let begun = Instant::now();
             self.scan(pid)?;
+            if let Some(watched) = self.processes.get_mut(&pid) {
+                watched.pause = RESCAN_PAUSE.max(begun.elapsed() * RESCAN_PAUSE_FACTOR);
+            }
         }
         Ok(())
     }
@@ -413,8 +430,17 @@ impl Targets {
         self.publish(slot)
     }
 
-    /// Asks for the object of a new module, unless another module has it already.
+    /// Asks for the object of a new module, unless another module has it already, or there is none: JIT compilers map code
+    /// in ten thousands of pieces.
     fn request(&mut self, pid: u32, entry: &MapEntry, at: ModuleIdx) {
+        if !entry.is_shared() {
+            self.pending.remove(&at);
+            let none = files::Error::NotAFile {
+                name: entry.name.clone(),
+            };
+            self.modules.set(at, Content::Bare(none.to_string()));
+            return;
+        }
         let twin = self.modules.iter().find_map(|(_, module)| match &module.content {
             Content::Object(loaded, _) if entry.is_file() && module.entry.file == entry.file => {
                 Some(Arc::clone(loaded))
@@ -526,8 +552,23 @@ impl Targets {
         if let Some(go) = go {
             self.tables.set_go(&image.slot, go);
         }
-        let generation = self.tables.publish(&mut image.slot, &mappings)?;
-        image.add_generation(generation, mapped.into());
+        match self.tables.publish(&mut image.slot, &mappings) {
+            Ok(generation) => image.add_generation(generation, mapped.into()),
+            // One process that maps too much is no reason to end the recording of all.
+            Err(sampler::Error::Full { what }) => {
+                let pid = image.pid;
+                if let Some(watched) = self.processes.get_mut(&pid)
+                    && !std::mem::replace(&mut watched.overflowed, true)
+                {
+                    self.warnings.push(format!(
+                        "process {pid} has {} mappings of code, and the table of {what} has no room for them: its stacks \
+                         end where it has mapped something since",
+                        mappings.len()
+                    ));
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
     }
 
