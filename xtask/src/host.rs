@@ -43,6 +43,13 @@ pub const MUSL: &[Package] = &[Package {
     present: || answers("musl-gcc", &["--version"]),
 }];
 
+/// What boots kernels other than the machine's own.
+pub const QEMU: &[Package] = &[Package {
+    debian: "qemu-system-x86",
+    elsewhere: "QEMU for x86-64",
+    present: || answers("qemu-system-x86_64", &["--version"]),
+}];
+
 /// What reads manual pages.
 pub const GROFF: &[Package] = &[Package {
     debian: "groff-base",
