@@ -10,6 +10,7 @@ use crate::command::{cargo, output, run as run_command};
 use crate::{host, workspace};
 use anyhow::{Context, Result, bail, ensure};
 use cpio::Archive;
+use std::env;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -54,15 +55,11 @@ pub fn run() -> Result<()> {
         host::QEMU.iter().chain(host::MUSL).chain(host::C_TOOLCHAIN),
         "to boot other kernels",
     )?;
-    run_command(
-        cargo()
-            .args(["build", "--release", "--package", "profiler", "--locked"])
-            .current_dir(workspace::root()),
-    )?;
+    let profiler = profiler()?;
     let folder = workspace::target_dir()?.join("kernels");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let file_system = folder.join("initramfs");
-    fs::write(&file_system, first_file_system(&folder)?)
+    fs::write(&file_system, first_file_system(&folder, &profiler)?)
         .with_context(|| format!("cannot write {}", file_system.display()))?;
     for kernel in KERNELS {
         let image = kernel.fetch(&folder.join(kernel.suite))?;
@@ -137,7 +134,7 @@ impl Kernel {
             rest.map(|rest| rest.split("\n== ").next().unwrap_or(rest))
                 .with_context(|| format!("it did not get as far as {name}"))
         };
-        ensure!(part("end")?.trim() == "0", "the recording failed");
+        ensure!(part("end")?.lines().next() == Some("0"), "the recording failed");
         let doctor = part("doctor")?;
         ensure!(
             doctor.contains("\"can_record\": true"),
@@ -203,8 +200,21 @@ fn unpack(folder: &Path, package: &str, version: &str) -> Result<()> {
     Ok(())
 }
 
+/// Where the profiler is: `PROFILER_BIN`, or built here.
+fn profiler() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("PROFILER_BIN") {
+        return Ok(path.into());
+    }
+    run_command(
+        cargo()
+            .args(["build", "--release", "--package", "profiler", "--locked"])
+            .current_dir(workspace::root()),
+    )?;
+    Ok(workspace::target_dir()?.join("release").join("profiler"))
+}
+
 /// The profiler, what it is linked with, and the program that starts it.
-fn first_file_system(folder: &Path) -> Result<Vec<u8>> {
+fn first_file_system(folder: &Path, built: &Path) -> Result<Vec<u8>> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let init = folder.join("init");
     run_command(
@@ -220,9 +230,8 @@ fn first_file_system(folder: &Path) -> Result<Vec<u8>> {
             .arg(&init)
             .arg(workspace::root().join("xtask/src/kernels/init.c")),
     )?;
-    let built = workspace::target_dir()?.join("release").join("profiler");
     let profiler = folder.join("profiler");
-    run_command(Command::new("strip").arg("-o").args([&profiler, &built]))?;
+    run_command(Command::new("strip").arg("-o").args([profiler.as_path(), built]))?;
     let mut archive = Archive::default();
     archive.add("/init", &read(&init)?);
     archive.add("/profiler", &read(&profiler)?);
@@ -291,7 +300,7 @@ mod tests {
         format!(
             "boot\n== doctor ==\n{{\"can_record\": true, \"checks\": [{{\"name\": \"clock\", \"state\": \"ok\"}}, \
              {{\"name\": \"bpf_send_signal_task\", \"state\": \"{state}\"}}]}}\n\n== record ==\n\n== stacks ==\n{stacks}\n\
-             \n== end ==\n{code}\n"
+             \n== end ==\n{code}\n[   25.2] reboot: Power down\n"
         )
     }
 
