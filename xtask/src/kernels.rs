@@ -43,6 +43,9 @@ const KERNELS: &[Kernel] = &[
 /// The package that depends on the newest of its suite.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
+/// What the first program says first.
+const STARTED: &str = "== doctor ==";
+
 /// An emulated machine boots and records in a minute or two.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -64,7 +67,14 @@ pub fn run() -> Result<()> {
     for kernel in KERNELS {
         let image = kernel.fetch(&folder.join(kernel.suite))?;
         let begun = Instant::now();
-        let said = boot(&image, &file_system)?;
+        let mut said = boot(&image, &file_system)?;
+        // An emulator has faults, and kernels meet them early.
+        for _ in 0..2 {
+            if said.contains(STARTED) {
+                break;
+            }
+            said = boot(&image, &file_system)?;
+        }
         let n = kernel
             .judge(&said)
             .with_context(|| format!("with {}, which said:\n{said}", image.display()))?;
@@ -246,10 +256,11 @@ fn first_file_system(folder: &Path, built: &Path) -> Result<Vec<u8>> {
 fn boot(image: &Path, file_system: &Path) -> Result<String> {
     println!("Booting {}", image.display());
     let mut machine = Command::new("qemu-system-x86_64")
-        // In software: it works on every machine, inside virtual ones as well.
+        // In software: it works on every machine, inside virtual ones as well. On one thread: QEMU 7.2 emulates cmpxchg16b
+        // wrong now and then where several share memory.
         .args([
             "-accel",
-            "tcg,thread=multi",
+            "tcg,thread=single",
             "-cpu",
             "max",
             "-smp",

@@ -3,7 +3,7 @@
 use crate::input::Input;
 use profiler::merge;
 use profiler::sampler::{Record, parse};
-use profiler_abi::go::GoLayout;
+use profiler_abi::go::{GoLayout, MAX_RUNTIMES};
 use profiler_abi::rule::{ExtRule, Rule};
 use profiler_abi::sample::Regs;
 use profiler_abi::stop::StopReason;
@@ -29,7 +29,7 @@ struct Process<'d> {
     ext: Vec<ExtRule>,
     regs: [u64; Regs::WORDS],
     fetched: [u64; FETCH_WORDS],
-    go: GoLayout,
+    go: [GoLayout; MAX_RUNTIMES],
     n_words: usize,
 }
 
@@ -106,8 +106,8 @@ impl Machine for Process<'_> {
         self.regs[index as usize % Regs::WORDS] = value;
     }
 
-    fn go(&self) -> GoLayout {
-        self.go
+    fn go(&self, runtime: usize) -> GoLayout {
+        self.go[runtime]
     }
 }
 
@@ -123,7 +123,7 @@ pub fn walk(data: &[u8]) {
         *reg = BASE | u64::from(input.u16());
     }
     regs[Regs::ORIG_RAX as usize] = if input.u8() & 1 == 0 { Regs::NO_SYSCALL } else { 1 };
-    let go = go_layout(&mut input);
+    let go = std::array::from_fn(|_| go_layout(&mut input));
     let thread_pointer = BASE | u64::from(input.u16());
     let (memory, _) = input.0.as_chunks();
     let mut process = Process {
@@ -136,11 +136,9 @@ pub fn walk(data: &[u8]) {
         n_words: 0,
     };
     let mut state = State::default();
-    walk::start(&mut state, &process);
-    if go.present != 0 {
-        walk::find_g(&mut state, &mut process, thread_pointer);
-        let _ = walk::goid(&state, &mut process);
-    }
+    walk::start(&mut state, &mut process);
+    walk::find_g(&mut state, &mut process, thread_pointer);
+    let _ = walk::goid(&state, &mut process);
     let ended = (0..=MAX_FRAMES).any(|_| walk::step(&mut state, &mut process).is_err());
     assert!(ended || process.n_words <= MAX_FRAMES);
     assert_eq!(process.n_words, state.n_words as usize);
