@@ -43,6 +43,32 @@ pub const MUSL: &[Package] = &[Package {
     present: || answers("musl-gcc", &["--version"]),
 }];
 
+/// What takes debug information apart, and packs it.
+pub const DEBUG_FILES: &[Package] = &[
+    Package {
+        debian: "binutils",
+        elsewhere: "binutils, with zstd",
+        present: || answers("dwp", &["--version"]),
+    },
+    Package {
+        debian: "dwz",
+        elsewhere: "dwz",
+        present: || answers("dwz", &["--version"]),
+    },
+    Package {
+        debian: "xz-utils",
+        elsewhere: "xz",
+        present: || answers("xz", &["--version"]),
+    },
+];
+
+/// What boots kernels other than the machine's own.
+pub const QEMU: &[Package] = &[Package {
+    debian: "qemu-system-x86",
+    elsewhere: "QEMU for x86-64",
+    present: || answers("qemu-system-x86_64", &["--version"]),
+}];
+
 /// What reads manual pages.
 pub const GROFF: &[Package] = &[Package {
     debian: "groff-base",
