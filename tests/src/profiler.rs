@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -134,6 +135,11 @@ impl Recorder {
             .flatten()
             .flatten()
             .any(|fd| fs::read_to_string(fd.path()).is_ok_and(|info| info.contains("link_type:\tperf")))
+    }
+
+    /// The profiler's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends the profiler a signal.
@@ -335,7 +341,43 @@ impl Summary {
     }
 }
 
-fn drain(mut pipe: impl Read) -> std::io::Result<String> {
+/// Runs the profiler as a user who may nothing, in a folder of its own.
+pub fn as_nobody<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Output> {
+    // Where everybody may look.
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
+    let profiler = folder.path().join("profiler");
+    fs::copy(binary()?, &profiler)?;
+    Command::new("setpriv")
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+            "--",
+        ])
+        .arg(&profiler)
+        .args(args)
+        .current_dir(folder.path())
+        .output()
+        .context("cannot run setpriv")
+}
+
+/// Fails unless a message has all these words, in letters of either case.
+pub fn says(message: &str, words: &[&str]) -> Result<()> {
+    let lower = message.to_lowercase();
+    for word in words {
+        ensure!(
+            lower.contains(&word.to_lowercase()),
+            "there is no {word:?} in:\n{message}"
+        );
+    }
+    Ok(())
+}
+
+/// All that comes out of a pipe.
+pub(crate) fn drain(mut pipe: impl Read) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     pipe.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

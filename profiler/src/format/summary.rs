@@ -1,7 +1,7 @@
 //! The closing table of a run: what was taken, kept and lost, as text and as JSON.
 
 use super::escape;
-use super::text::{percent, thousands};
+use super::text::{percent, pretty_json, thousands};
 use crate::profile::{HookAnswers, HookNames, Profile, Summary};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -232,11 +232,7 @@ impl Table {
 ///
 /// Names are not escaped beyond what JSON demands.
 pub fn json(profile: &Profile) -> String {
-    let document = Document::of(profile);
-    // No map here has keys that are not strings, which is all that could fail.
-    let mut json = serde_json::to_string_pretty(&document).unwrap_or_default();
-    json.push('\n');
-    json
+    pretty_json(&Document::of(profile))
 }
 
 #[derive(Serialize)]
