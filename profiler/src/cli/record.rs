@@ -4,13 +4,15 @@ use super::args;
 use super::outputs::{self, Output};
 use super::preflight;
 use super::progress::Progress;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use profiler::format;
-use profiler::profile::Profile;
-use profiler::record::{Ended, Options, Session};
-use profiler::sampler;
+use profiler::profile::{Profile, Roots};
+use profiler::record::{Ended, HookMode, Options, Session};
+use profiler::sampler::{self, Event, Scope};
+use profiler::target::cgroup::Cgroup;
 use profiler::target::command::StoppedCommand;
 use profiler::target::process::{self, Process};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -45,14 +47,23 @@ pub fn run(args: args::Record) -> Result<ExitCode> {
 }
 
 async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output]) -> Result<ExitCode> {
+    let wide = Wide::of(&args)?;
     let mut session = Session::new(Options {
         sampling: sampler::Options {
             frequency_hz: args.frequency,
             max_frames: args.max_frames,
             kernel_frames: !args.no_kernel || args.kernel,
             follow_children: !args.command.is_empty(),
+            scope: wide.as_ref().map_or(Scope::Listed, |wide| wide.scope),
+            event: Event::Tick,
         },
-        hooks: args.hooks.into(),
+        hooks: hooks(&args)?,
+        roots: Roots {
+            process: wide.is_some(),
+            per_thread: args.per_thread,
+            ..Roots::default()
+        },
+        title: wide.as_ref().map_or_else(String::new, |wide| wide.title.clone()),
     })?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -65,6 +76,10 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
         None => None,
     };
     let mut targets: Vec<String> = processes.iter().map(|process| process.name()).collect();
+    if let Some(wide) = wide {
+        allow_many_files();
+        targets.push(wide.title);
+    }
     for process in processes {
         session.watch(process).await?;
     }
@@ -100,7 +115,7 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
         .context("a worker failed")??;
     write(&profile, outputs, args.summary_json.as_deref())?;
     if profile.summary.kept == 0 {
-        explain_no_samples(ended, on_cpu, args.frequency);
+        explain_no_samples(&args, ended, on_cpu);
     }
     let Some(child) = &mut child else {
         return Ok(ExitCode::SUCCESS);
@@ -113,6 +128,53 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
         .code()
         .unwrap_or_else(|| ENDED_BY_SIGNAL + status.signal().unwrap_or(0));
     Ok(ExitCode::from(code as u8))
+}
+
+/// A recording of processes that nobody listed.
+struct Wide {
+    scope: Scope,
+    title: String,
+}
+
+impl Wide {
+    fn of(args: &args::Record) -> Result<Option<Self>> {
+        if args.all {
+            let host = rustix::system::uname();
+            let title = format!("host {}", host.nodename().to_string_lossy());
+            return Ok(Some(Self {
+                scope: Scope::Host,
+                title,
+            }));
+        }
+        let Some(path) = &args.cgroup else { return Ok(None) };
+        let Cgroup { path, id, level } = Cgroup::find(path).context("cannot record")?;
+        Ok(Some(Self {
+            scope: Scope::Cgroup { id, level },
+            title: format!("cgroup {}", path.display()),
+        }))
+    }
+}
+
+/// Whether hooks are honoured.
+fn hooks(args: &args::Record) -> Result<HookMode> {
+    let is_wide = args.all || args.cgroup.is_some();
+    match args.hooks {
+        Some(args::Hooks::Require) if is_wide => bail!(
+            "cannot record: --hooks=require is for processes that are named (-p): of a whole host or control group some \
+             have no hooks; --hooks=auto asks those that have"
+        ),
+        Some(when) => Ok(when.into()),
+        None if is_wide => Ok(HookMode::Off),
+        None => Ok(HookMode::Auto),
+    }
+}
+
+/// Each process that is followed takes a descriptor: as many as we may have.
+fn allow_many_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without, there is room for fewer processes, and the others say so.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Ready when the recording shall end: Ctrl-C, SIGTERM, or the end of the duration.
@@ -175,9 +237,11 @@ fn write(profile: &Profile, outputs: &[Output], summary_json: Option<&std::path:
 }
 
 #[expect(clippy::print_stderr, reason = "the result of the command")]
-fn explain_no_samples(ended: Ended, on_cpu_ns: u64, frequency_hz: u64) {
+fn explain_no_samples(args: &args::Record, ended: Ended, on_cpu_ns: u64) {
     let on_cpu_ms = on_cpu_ns as f64 / 1e6;
+    let frequency_hz = args.frequency;
     let reason = match ended {
+        _ if args.all || args.cgroup.is_some() => "no process of it was on a CPU when a sample was due".to_owned(),
         Ended::TargetsGone => "the target ended before a sample could be taken".to_owned(),
         Ended::Stopped => format!(
             "the target was on a CPU for {on_cpu_ms:.1} ms in all, and a sample is taken every {:.1} ms of that: it \

@@ -10,7 +10,8 @@ use crate::profile::Origin;
 use crate::sampler::RawSample;
 use profiler_abi::sample::Header;
 use profiler_abi::stop::StopReason;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// A place that frames are at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +49,8 @@ pub struct Key {
     pub tgid: u32,
     /// Thread id.
     pub tid: u32,
+    /// Name of the process; empty if it was not watched yet.
+    pub process: Arc<str>,
     /// Name of the thread.
     pub comm: String,
     /// How the walk ended.
@@ -64,6 +67,8 @@ pub struct Collected {
     /// Every place.
     pub places: Vec<Place>,
     index: HashMap<Place, PlaceIdx>,
+    /// Every module that a place is in.
+    pub modules: HashSet<ModuleIdx>,
     /// How often each stack was seen.
     pub counts: HashMap<Key, u64>,
     /// All samples.
@@ -127,6 +132,7 @@ impl Collected {
         let key = Key {
             tgid: sample.header.tgid,
             tid: sample.header.tid,
+            process: image.map_or_else(Arc::default, |image| Arc::clone(&image.name)),
             comm: sample.comm(),
             stop,
             from_kernel: sample.header.flags & Header::FROM_KERNEL != 0,
@@ -139,6 +145,9 @@ impl Collected {
     fn place(&mut self, place: Place) -> PlaceIdx {
         *self.index.entry(place).or_insert_with(|| {
             self.places.push(place);
+            if let Area::Module(at) = place.area {
+                self.modules.insert(at);
+            }
             PlaceIdx(self.places.len() as u32 - 1)
         })
     }

@@ -1,6 +1,6 @@
 //! Giving names to places, each once, and making a profile of the counts.
 
-use super::collect::{Area, Collected, Place, PlaceIdx};
+use super::collect::{Area, Collected, Key, Place, PlaceIdx};
 use super::images::{Content, Module, ModuleIdx, Modules};
 use super::naming::Naming;
 use super::objects::Object;
@@ -11,7 +11,7 @@ use crate::profile::{
 use crate::symbolize::{Kallsyms, KernelSymbol, Name, PerfMap, Reason};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// What the places of one area are called: for each its frames, innermost first; or why it has no name.
 type Names = Vec<(PlaceIdx, Result<Vec<Name>, Reason>)>;
@@ -21,6 +21,7 @@ pub fn profile(
     collected: &Collected,
     modules: &Modules,
     naming: &Naming,
+    processes: &HashMap<u32, Arc<str>>,
     meta: Meta,
     mut summary: Summary,
 ) -> Profile {
@@ -85,6 +86,7 @@ pub fn profile(
             pid: key.tgid,
             tid: key.tid,
             name: key.comm.clone(),
+            process: process_name(key, processes),
         });
         let root_first = key.stack.iter().rev().flat_map(|at| {
             frames
@@ -121,6 +123,18 @@ pub fn profile(
         .missing
         .sort_by(|a, b| b.samples.cmp(&a.samples).then_with(|| a.module.cmp(&b.module)));
     builder.finish(meta, summary)
+}
+
+/// What the process of a stack is called.
+fn process_name(key: &Key, processes: &HashMap<u32, Arc<str>>) -> String {
+    if !key.process.is_empty() {
+        return key.process.to_string();
+    }
+    // Its first samples came before it was looked at.
+    match processes.get(&key.tgid) {
+        Some(name) if key.tid != key.tgid => name.to_string(),
+        _ => key.comm.clone(),
+    }
 }
 
 /// Names the places of all areas, on as many threads as there are CPUs.

@@ -7,7 +7,7 @@ use super::targets::Targets;
 use super::{Error, facts, finish};
 use crate::hooks::Answer;
 use crate::observe::Observer;
-use crate::profile::{Meta, Profile, Summary};
+use crate::profile::{Measure, Meta, Profile, Roots, Summary};
 use crate::sampler::{self, Record, Sampler, parse};
 use crate::target::process::Process;
 use profiler_abi::sample::Header;
@@ -21,12 +21,16 @@ const TICK: Duration = Duration::from_millis(100);
 const FETCH: Duration = Duration::from_millis(5);
 
 /// What to record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How to sample.
     pub sampling: sampler::Options,
     /// Whether the traceback hooks of programs are honoured.
     pub hooks: HookMode,
+    /// What stands outside of stacks.
+    pub roots: Roots,
+    /// What the recording is called; the name of the first process that is watched if it is empty.
+    pub title: String,
 }
 
 /// Why a recording ended.
@@ -60,16 +64,16 @@ impl Session {
     pub fn new(options: Options) -> Result<Self, Error> {
         let (sampler, tables) = Sampler::load(options.sampling)?;
         Ok(Self {
-            options,
+            program: options.title.clone(),
             sampler,
-            targets: Targets::new(tables).map_err(Error::Wait)?,
+            targets: Targets::new(tables, options.sampling.scope).map_err(Error::Wait)?,
             hooks: Hooks::default(),
             naming: Naming::default(),
             collected: Collected::default(),
-            program: String::new(),
             asked_for: Vec::new(),
             begun: (SystemTime::now(), Instant::now()),
             duration: Duration::ZERO,
+            options,
         })
     }
 
@@ -165,9 +169,9 @@ impl Session {
                 ready = ring.readable() => ready.map_err(Error::Wait)?.clear_ready(),
                 ready = remapped.readable() => ready.map_err(Error::Wait)?.clear_ready(),
                 _ = fetch.tick(), if self.hooks.is_engaged() => {}
-                done = self.targets.next_object() => self.targets.loaded(done)?,
+                done = self.targets.next_object() => self.targets.loaded(done),
                 _ = tick.tick() => {
-                    if !self.targets.tick() {
+                    if !self.targets.tick(|at| self.collected.modules.contains(&at)) {
                         break Ended::TargetsGone;
                     }
                     self.hooks.tick(&mut self.targets);
@@ -178,14 +182,14 @@ impl Session {
                     observer.progress(self.begun.1.elapsed(), counts.taken, lost);
                 }
             }
-            self.drain()?;
-            self.targets.rescan_due()?;
+            self.drain();
+            self.targets.rescan_due();
             self.tell(observer);
         };
         self.duration = self.begun.1.elapsed();
         self.hooks.stop(&mut self.targets);
         self.sampler.stop();
-        self.drain()?;
+        self.drain();
         let counts = self.sampler.counts()?;
         let all_came = counts.lost_ring_full == 0;
         let (hooks, naming, collected) = (&mut self.hooks, &self.naming, &mut self.collected);
@@ -221,11 +225,14 @@ impl Session {
             duration: self.duration,
             frequency_hz: self.options.sampling.frequency_hz,
             facts,
+            measure: Measure::Cpu,
+            roots: self.options.roots,
         };
         Ok(finish::profile(
             &self.collected,
             &self.targets.modules,
             &self.naming,
+            &self.targets.names,
             meta,
             summary,
         ))
@@ -249,7 +256,7 @@ impl Session {
         }
     }
 
-    fn drain(&mut self) -> Result<(), Error> {
+    fn drain(&mut self) {
         let mut records = Vec::new();
         while let Some(bytes) = self.sampler.next_record() {
             records.push(bytes.to_vec());
@@ -265,7 +272,7 @@ impl Session {
         for snapshot in self.naming.new_snapshots() {
             self.targets.disown(snapshot);
         }
-        let (mut forks, mut execs) = (Vec::new(), Vec::new());
+        let (mut forks, mut execs, mut met) = (Vec::new(), Vec::new(), Vec::new());
         for bytes in records {
             match parse(&bytes) {
                 Some(Record::Sample(sample)) if self.naming.is_snapshot(sample.header.tgid) => {}
@@ -285,6 +292,7 @@ impl Session {
                 }
                 Some(Record::Fork { tgid, parent }) => forks.push((tgid, parent)),
                 Some(Record::Exec { tgid }) => execs.push(tgid),
+                Some(Record::Met { tgid }) => met.push(tgid),
                 None => {}
             }
         }
@@ -301,9 +309,14 @@ impl Session {
                 add_joined(collected, targets, naming, &bytes, answer.as_ref());
             });
             self.naming.replaced(pid);
-            self.targets.execed(pid)?;
+            self.targets.execed(pid);
         }
-        Ok(())
+        for pid in met {
+            self.targets.met(pid);
+            if self.options.hooks != HookMode::Off {
+                self.hooks.wait_for(pid);
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{HookMode, Options, Session};
 use crate::addr::Svma;
+use crate::profile::Roots;
 use crate::sampler::{self, NotAsked, Question, Record, parse};
 use crate::target::maps::MapEntry;
 use crate::target::process::Process;
@@ -52,8 +53,12 @@ async fn ask(pid: u32, handler: u64, per_window: u32, time: Duration) -> (Places
             max_frames: 64,
             kernel_frames: false,
             follow_children: false,
+            scope: sampler::Scope::Listed,
+            event: sampler::Event::Tick,
         },
         hooks: HookMode::Off,
+        roots: Roots::default(),
+        title: String::new(),
     })
     .unwrap();
     session.watch(Process::open(pid).unwrap()).await.unwrap();
