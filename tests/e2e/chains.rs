@@ -3,19 +3,21 @@
 
 use anyhow::{Result, ensure};
 use profiler_tests::chain::Report;
-use profiler_tests::exclusive;
 use profiler_tests::folded::Folded;
 use profiler_tests::profiler::{Recorder, Recording, record};
 use profiler_tests::programs::{self, Form, GO_TOOLCHAINS, Program};
 use profiler_tests::target::Target;
+use profiler_tests::{exclusive, full};
 use std::process::Command;
 use std::time::Duration;
 
 /// Share of samples in user mode that must be true chains, in percent.
 const EXACT: f64 = 99.5;
 
-/// Fewer samples than this prove little.
-const SAMPLES: u64 = 2000;
+/// Seconds of a recording, in the full test and otherwise; and how many samples prove enough, which a program with one
+/// thread gives in half the time.
+const SECONDS: [&str; 2] = ["5", "3"];
+const SAMPLES: [u64; 2] = [2500, 1500];
 
 /// Share of samples that each function which must be seen has at least, in percent.
 const SEEN: f64 = 0.5;
@@ -156,7 +158,7 @@ fn exact(program: &Program, command: Command, seen: &[&str]) -> Result<()> {
 
 fn arguments(target: &Target) -> [String; 7] {
     let pid = target.pid().to_string();
-    ["-p", &pid, "-F", "999", "-d", "5", "--kernel"].map(str::to_owned)
+    ["-p", &pid, "-F", "999", "-d", full(SECONDS), "--kernel"].map(str::to_owned)
 }
 
 fn judge(program: &Program, recording: &Recording, seen: &[&str]) -> Result<()> {
@@ -187,7 +189,7 @@ fn judge(program: &Program, recording: &Recording, seen: &[&str]) -> Result<()> 
 /// Stacks that all end early, or at the same function, would be exact and worth nothing.
 fn enough(report: &Report, stacks: &Folded, seen: &[&str]) -> Result<()> {
     ensure!(
-        report.user.total() >= SAMPLES,
+        report.user.total() >= full(SAMPLES),
         "only {} samples in user mode",
         report.user.total()
     );

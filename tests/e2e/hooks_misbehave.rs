@@ -20,6 +20,11 @@ const CONTEXT: &str = "[unmapped+0x7000200]";
 const NOT_CALLED: &str = "it is not called any more";
 const TAKEN_OUT: &str = "taken out of it";
 
+/// Seconds of a recording: for a hook that only answers, for one that is given up, and for a program that becomes another.
+const ANSWERS: &str = "2";
+const GIVEN_UP: &str = "4";
+const CHANGES: &str = "6";
+
 #[test]
 fn a_hook_that_loops_for_ever_loses_its_thread() -> Result<()> {
     let said = misbehaving("loop")?.stderr;
@@ -75,7 +80,7 @@ fn addresses_that_cannot_be_and_lists_without_an_end_are_only_numbers() -> Resul
 fn each_hook_can_be_missing() -> Result<()> {
     let _guard = exclusive();
     for letters in ["-", "t", "c", "s", "tc", "ts", "cs", "tcs"] {
-        let mut recording = recorded(&["sound", letters], |_| Ok(()))?;
+        let mut recording = recorded(&["sound", letters], ANSWERS, |_| Ok(()))?;
         let has = |letter| letters.contains(letter);
         let said = std::mem::take(&mut recording.stderr);
         let stacks = recording.stacks()?;
@@ -97,7 +102,7 @@ fn each_hook_can_be_missing() -> Result<()> {
 #[test]
 fn hooks_that_are_registered_during_the_recording_are_honoured_from_then_on() -> Result<()> {
     let _guard = exclusive();
-    let recording = recorded(&["sound", "tc", "late"], |target| {
+    let recording = recorded(&["sound", "tc", "late"], CHANGES, |target| {
         target.command("register")?;
         ensure!(target.read_line()? == "registered");
         Ok(())
@@ -148,7 +153,7 @@ fn a_forked_child_is_not_asked_and_its_parent_still_is() -> Result<()> {
 fn a_program_that_executes_itself_is_asked_anew() -> Result<()> {
     let _guard = exclusive();
     let mut target = start(&["sound", "tc"])?;
-    let mut recorder = recorder(&target)?;
+    let mut recorder = recorder(&target, CHANGES)?;
     recorder.wait_until_sampling()?;
     target.command("exec")?;
     ensure!(target.read_line()?.starts_with("ready "));
@@ -167,7 +172,7 @@ fn a_program_that_executes_itself_is_asked_anew() -> Result<()> {
 
 fn misbehaving(mode: &str) -> Result<Recording> {
     let _guard = exclusive();
-    recorded(&[mode, "tc"], |_| Ok(()))
+    recorded(&[mode, "tc"], GIVEN_UP, |_| Ok(()))
 }
 
 fn start(arguments: &[&str]) -> Result<Target> {
@@ -177,17 +182,30 @@ fn start(arguments: &[&str]) -> Result<Target> {
     Target::start(command)
 }
 
-fn recorder(target: &Target) -> Result<Recorder> {
+fn recorder(target: &Target, seconds: &str) -> Result<Recorder> {
     let pid = target.pid().to_string();
-    Recorder::start(["-p", &pid, "-F", "499", "-d", "6", "--no-kernel", "--hooks=auto"])
+    Recorder::start([
+        "-p",
+        &pid,
+        "-F",
+        "499",
+        "-d",
+        seconds,
+        "--no-kernel",
+        "--hooks=auto",
+    ])
 }
 
 /// Records the program with these arguments, which does something meanwhile. It has to be the same after as before, and no
 /// sample may be missing.
-fn recorded(arguments: &[&str], meanwhile: impl FnOnce(&mut Target) -> Result<()>) -> Result<Recording> {
+fn recorded(
+    arguments: &[&str],
+    seconds: &str,
+    meanwhile: impl FnOnce(&mut Target) -> Result<()>,
+) -> Result<Recording> {
     let mut target = start(arguments)?;
     let before = Snapshot::at_rest(target.pid())?;
-    let mut recorder = recorder(&target)?;
+    let mut recorder = recorder(&target, seconds)?;
     recorder.wait_until_sampling()?;
     meanwhile(&mut target)?;
     let recording = recorder.wait()?;

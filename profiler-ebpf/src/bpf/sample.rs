@@ -15,14 +15,17 @@ use aya_ebpf::programs::PerfEventContext;
 use core::ffi::c_void;
 use core::ptr::addr_of_mut;
 use profiler_abi::MAX_KERNEL_FRAMES;
-use profiler_abi::sample::{Header, RecordKind, Regs};
+use profiler_abi::sample::{Header, RecordKind, Regs, UserWord};
 use profiler_abi::stop::StopReason;
 use profiler_abi::table::{Counter, ProcSlot};
 use profiler_ebpf::ticks;
-use profiler_ebpf::walk::{self, State};
+use profiler_ebpf::walk::{self, Machine, State};
 
 /// The two low bits of `cs` are the privilege level; 0 is the kernel's.
 const PRIVILEGE_LEVEL: u64 = 3;
+
+/// The segment of 64-bit code, `__USER_CS` (arch/x86/include/asm/segment.h); any other is of 32-bit code.
+const USER_CS: u64 = 0x33;
 
 /// Runs on every tick of the sampling clock of a CPU.
 #[perf_event]
@@ -237,6 +240,13 @@ fn user_stack(scratch: *mut Scratch, slot: *const ProcSlot, tgid: u32, index: u3
     // SAFETY: scratch is this CPU's entry, and the machine does not touch the state by itself.
     let state = unsafe { &mut (*scratch).state };
     walk::start(state, &walk.machine);
+    // More than the low 16 bits are the kernel's own (`struct pt_regs`).
+    if user_cs & 0xffff != USER_CS {
+        return leaf_only(state, &mut walk.machine, StopReason::Code32);
+    }
+    if walk.machine.generation == 0 {
+        return leaf_only(state, &mut walk.machine, StopReason::TablesPending);
+    }
     // SAFETY: slot is a map value.
     if unsafe { (*slot).go.present } != 0 {
         find_goroutine(state, &mut walk.machine, task);
@@ -260,6 +270,13 @@ fn user_stack(scratch: *mut Scratch, slot: *const ProcSlot, tgid: u32, index: u3
         send_request(RecordKind::Remap, tgid, index, pc, 0);
     }
     (stop, n_words)
+}
+
+/// A stack of which nothing but the interrupted instruction can be known.
+#[inline(always)]
+fn leaf_only(state: &mut State, machine: &mut Bpf, why: StopReason) -> (StopReason, u64) {
+    let _ = machine.push(state, UserWord::frame(state.pc, true));
+    (why, state.n_words)
 }
 
 /// What a step needs, on the BPF stack: the kernel passes a loop's context from there only.

@@ -62,8 +62,10 @@ stop_reasons! {
     BadGoSwitch = 14, "bad-go-switch", "a stack switch of the Go runtime did not say where the goroutine stands";
     /// An exception is being delivered: the unwinder has begun to replace its own frame by that of the handler.
     FramesReplaced = 15, "frames-replaced", "an exception was replacing the frames of the stack by its handler's";
+    /// The thread runs 32-bit code, whose stacks nothing here understands.
+    Code32 = 16, "code-32-bit", "the code is 32-bit";
     /// There are more processes, mappings or unwind rules than the tables hold.
-    NoRoom = 16, "no-room", "the tables had no room for its process";
+    NoRoom = 17, "no-room", "the tables had no room for its process";
 }
 
 impl StopReason {

@@ -387,18 +387,24 @@ fn frequency(text: &str) -> Result<u64, String> {
         return Err("no samples would be taken; 99 is a good choice".into());
     }
     // The kernel refuses clocks that are faster than this sysctl, even for root (perf_event_open(2)).
-    let sysctl = "/proc/sys/kernel/perf_event_max_sample_rate";
-    let limit = std::fs::read_to_string(sysctl)
-        .ok()
-        .and_then(|limit| limit.trim().parse().ok());
-    match limit.unwrap_or(MAX_FREQUENCY_HZ).min(MAX_FREQUENCY_HZ) {
-        limit if hz <= limit => Ok(hz),
-        limit if limit == MAX_FREQUENCY_HZ => {
-            Err(format!("the kernel's clock does not tick faster than {limit} Hz"))
-        }
-        limit => Err(format!(
-            "the kernel allows {limit} Hz (sysctl kernel.perf_event_max_sample_rate)"
+    let limit = std::fs::read_to_string("/proc/sys/kernel/perf_event_max_sample_rate");
+    allowed(hz, limit.ok().and_then(|limit| limit.trim().parse().ok()))
+}
+
+/// A frequency that the kernel gives, whose limit is `limit`.
+fn allowed(hz: u64, limit: Option<u64>) -> Result<u64, String> {
+    const NAME: &str = "kernel.perf_event_max_sample_rate";
+    if hz > MAX_FREQUENCY_HZ {
+        let limit = limit.map_or_else(String::new, |limit| format!("; sysctl {NAME} is {limit}"));
+        return Err(format!(
+            "the kernel's clock does not tick faster than {MAX_FREQUENCY_HZ} Hz{limit}"
+        ));
+    }
+    match limit {
+        Some(limit) if hz > limit => Err(format!(
+            "the kernel allows {limit} Hz: that is what sysctl {NAME} is; `sudo sysctl -w {NAME}={hz}` raises it"
         )),
+        _ => Ok(hz),
     }
 }
 
@@ -412,7 +418,7 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Check, Cli, Command, Diff, Record, ReportTo};
+    use super::{Check, Cli, Command, Diff, Record, ReportTo, allowed};
     use clap::{CommandFactory, Parser};
     use profiler::compare::FailOn;
     use profiler::compare::report::Format;
@@ -474,6 +480,22 @@ mod tests {
             let args = ["-p", "1"].iter().chain(&bad).copied().collect::<Vec<_>>();
             assert!(record(&args).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_frequency_above_the_limit_of_the_kernel_names_the_setting() {
+        assert_eq!(allowed(999, Some(999)), Ok(999));
+        assert_eq!(allowed(100_000, None), Ok(100_000));
+        let error = allowed(1000, Some(999)).expect_err("too many");
+        assert!(
+            error.contains("999 Hz") && error.contains("sysctl -w kernel.perf_event_max_sample_rate=1000"),
+            "{error}"
+        );
+        let error = allowed(100_001, Some(200_000)).expect_err("too many");
+        assert!(
+            error.contains("100000 Hz; sysctl kernel.perf_event_max_sample_rate is 200000"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The files that a recording writes. Whether they can be written is found out before the recording.
 
 use anyhow::{Context, Result};
-use profiler::format::Format;
+use profiler::format::{self, Format};
+use profiler::profile::Profile;
+use rustix::fs::statvfs;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -48,7 +50,32 @@ pub fn check(path: &Path) -> Result<()> {
     if path.is_dir() {
         anyhow::bail!("cannot write {}: it is a directory", path.display());
     }
+    if is_full(path) {
+        anyhow::bail!(
+            "cannot write {}: no space is left on its file system",
+            path.display()
+        );
+    }
     Ok(())
+}
+
+/// Whether the file system that `path` is on has no block left: it may still take an empty file.
+fn is_full(path: &Path) -> bool {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // Some have no blocks at all and do not say what they have instead.
+    statvfs(folder.unwrap_or(Path::new("."))).is_ok_and(|found| found.f_blocks > 0 && found.f_bfree == 0)
+}
+
+/// Writes a profile that its own files could not take to the first directory for such things that has room: its path.
+pub fn rescue(profile: &Profile) -> Option<PathBuf> {
+    let bytes = format::write(profile, Format::Pprof).ok()?;
+    let name = format!("profile-{}{}", std::process::id(), Format::Pprof.extension());
+    let here = std::env::current_dir().ok();
+    let temporary = [std::env::temp_dir(), "/var/tmp".into(), "/dev/shm".into()];
+    here.into_iter()
+        .chain(temporary)
+        .map(|folder| folder.join(&name))
+        .find(|path| write(path, &bytes).is_ok())
 }
 
 /// Writes a file whole or not at all: a reader, or a full disk, never sees half of it in its place.

@@ -5,7 +5,7 @@ use super::outputs::{self, Output};
 use super::preflight;
 use super::progress::Progress;
 use anyhow::{Context, Result, bail};
-use profiler::format;
+use profiler::format::{self, Format};
 use profiler::profile::{Profile, Roots};
 use profiler::record::{Ended, HookMode, Options, Session};
 use profiler::sampler::{self, Event, Scope};
@@ -27,6 +27,7 @@ pub fn run(args: args::Record) -> Result<ExitCode> {
     if let Some(path) = &args.summary_json {
         outputs::check(path)?;
     }
+    preflight::pid_namespace()?;
     // Before the capabilities: that a process does not exist is true for everybody. That we may not look at one is
     // for them to explain.
     let opened = args
@@ -95,11 +96,11 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
     };
 
     let mut progress = Progress::new(targets.join(", "));
-    let (ended, by_terminate) = {
+    let (outcome, by_terminate) = {
         let mut terminated = false;
         let stop = stop(&mut interrupt, terminate, args.duration, &mut terminated);
-        let ended = session.run(stop, &mut progress).await?;
-        (ended, terminated)
+        let outcome = session.run(stop, &mut progress).await;
+        (outcome, terminated)
     };
     progress.finish();
     // From here on Ctrl-C quits: what is left to do is bounded, but the user decides.
@@ -113,7 +114,10 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
     let profile = tokio::task::spawn_blocking(move || session.finish())
         .await
         .context("a worker failed")??;
-    write(&profile, outputs, args.summary_json.as_deref())?;
+    let written = write(&profile, outputs, args.summary_json.as_deref());
+    // What was recorded before something went wrong has been written like anything else.
+    let ended = outcome.context("the recording was cut off")?;
+    written?;
     if profile.summary.kept == 0 {
         explain_no_samples(&args, ended, on_cpu);
     }
@@ -209,10 +213,14 @@ fn quit() -> ! {
 )]
 fn write(profile: &Profile, outputs: &[Output], summary_json: Option<&std::path::Path>) -> Result<()> {
     let mut failed = Vec::new();
+    let mut is_kept = false;
     for output in outputs {
         match format::write(profile, output.format) {
             Ok(bytes) => match outputs::write(&output.path, &bytes) {
-                Ok(()) => println!("wrote {}", output.path.display()),
+                Ok(()) => {
+                    println!("wrote {}", output.path.display());
+                    is_kept |= output.format == Format::Pprof;
+                }
                 Err(error) => failed.push(error),
             },
             // Said once, below, with the reason.
@@ -228,6 +236,15 @@ fn write(profile: &Profile, outputs: &[Output], summary_json: Option<&std::path:
         }
     }
     eprint!("{}", format::summary::text(profile));
+    if !failed.is_empty() && !is_kept {
+        match outputs::rescue(profile) {
+            Some(path) => eprintln!(
+                "the profile is kept in {0}; `profiler convert {0} FILE` writes it in another format",
+                path.display()
+            ),
+            None => eprintln!("the profile is lost: no other directory for temporary files has room either"),
+        }
+    }
     let mut failed = failed.into_iter();
     let Some(first) = failed.next() else { return Ok(()) };
     for error in failed {

@@ -196,8 +196,10 @@ fn kernel_symbols() -> Option<bool> {
     Some(first.iter().any(|&digit| digit != b'0'))
 }
 
+/// Whether we are in the PID namespace of the host; `None` if that cannot be seen.
+///
 /// The inode of the first PID namespace is fixed (include/linux/proc_ns.h, `PROC_PID_INIT_INO`).
-fn hosts_pids() -> Option<bool> {
+pub fn hosts_pids() -> Option<bool> {
     const PROC_PID_INIT_INO: u64 = 0xefff_fffc;
     let namespace = fs::metadata("/proc/self/ns/pid").ok()?;
     Some(namespace.ino() == PROC_PID_INIT_INO)

@@ -5,7 +5,7 @@ mod host;
 mod text;
 
 pub use checks::checks;
-pub use host::{Host, Trial, missing_capabilities};
+pub use host::{Host, Trial, hosts_pids, missing_capabilities};
 pub use text::{json, text};
 
 /// How something is.

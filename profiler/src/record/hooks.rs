@@ -79,6 +79,15 @@ impl Hooks {
     /// # Errors
     /// Its hooks cannot be honoured, for this reason.
     pub fn engage(&mut self, targets: &Targets, pid: u32) -> Result<bool, String> {
+        let engaged = self.try_engage(targets, pid);
+        // Of a process that is gone nothing can be read, and whatever that looks like, this is why.
+        if engaged != Ok(true) && Process::open(pid).is_err() {
+            return Err("it has ended".to_owned());
+        }
+        engaged
+    }
+
+    fn try_engage(&mut self, targets: &Targets, pid: u32) -> Result<bool, String> {
         let Some((process, plan)) = registered(targets, pid)? else {
             return Ok(false);
         };

@@ -7,7 +7,7 @@ use crate::target::maps::{FileId, MapEntry};
 use profiler_abi::table::Mapping;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Handle of a [`Module`] in [`Modules`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +48,9 @@ impl Module {
         }
     }
 }
+
+/// How long the mappings of an older generation are kept: samples come within a fraction of that.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// What is known of a module's code.
 #[derive(Clone, Debug)]
@@ -191,9 +194,6 @@ impl Mapped {
     }
 }
 
-/// How many generations are remembered: far more than there can be while a sample is under way.
-const MAX_GENERATIONS: usize = 256;
-
 /// A program image.
 #[derive(Debug)]
 pub struct Image {
@@ -220,6 +220,8 @@ struct Generation {
     mapped: Arc<[Mapped]>,
     /// When other code took the place of some of it, `CLOCK_MONOTONIC`, in nanoseconds.
     replaced: Option<u64>,
+    /// When there was a newer one.
+    superseded: Option<Instant>,
 }
 
 impl Image {
@@ -236,21 +238,24 @@ impl Image {
         }
     }
 
-    /// Whether walks have a list of its mappings.
-    pub fn is_published(&self) -> bool {
-        self.generation != 0
-    }
-
     /// Remembers what was mapped in a generation.
     pub fn add_generation(&mut self, generation: u32, mapped: Arc<[Mapped]>) {
-        let replaced = None;
-        if self.generations.len() >= MAX_GENERATIONS
-            && let Some(&oldest) = self.generations.keys().min()
-        {
-            self.generations.remove(&oldest);
+        if let Some(newest) = self.generations.get_mut(&self.generation) {
+            newest.superseded = Some(Instant::now());
         }
-        self.generations
-            .insert(generation, Generation { mapped, replaced });
+        // Programs can map code for ever.
+        self.generations.retain(|_, old| {
+            old.superseded
+                .is_none_or(|superseded| superseded.elapsed() < KEPT)
+        });
+        self.generations.insert(
+            generation,
+            Generation {
+                mapped,
+                replaced: None,
+                superseded: None,
+            },
+        );
         self.generation = generation;
     }
 

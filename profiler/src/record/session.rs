@@ -80,8 +80,9 @@ impl Session {
     /// Watches a process. Its tables are complete when this returns.
     ///
     /// # Errors
-    /// The process cannot be looked at, or a table is full.
+    /// The process cannot be looked at or is none for x86-64, or a table is full.
     pub async fn watch(&mut self, process: Process) -> Result<(), Error> {
+        process.check_machine()?;
         let pid = process.pid;
         if self.program.is_empty() {
             self.program = process.name();
@@ -153,6 +154,21 @@ impl Session {
         stop: impl Future<Output = ()>,
         observer: &mut dyn Observer,
     ) -> Result<Ended, Error> {
+        let outcome = self.take_samples(stop, observer).await;
+        self.duration = self.begun.1.elapsed();
+        self.hooks.stop(&mut self.targets);
+        self.sampler.stop();
+        let closed = self.close();
+        self.tell(observer);
+        outcome.and_then(|ended| closed.map(|()| ended))
+    }
+
+    /// Takes samples until `stop` is ready or every target has ended.
+    async fn take_samples(
+        &mut self,
+        stop: impl Future<Output = ()>,
+        observer: &mut dyn Observer,
+    ) -> Result<Ended, Error> {
         let ring = self.sampler.readiness().map_err(Error::Wait)?;
         let remapped = self.sampler.remapped_readiness().map_err(Error::Wait)?;
         // The helper has room for the answers of a moment only.
@@ -162,7 +178,7 @@ impl Session {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stop = std::pin::pin!(stop);
         observer.started();
-        let ended = loop {
+        Ok(loop {
             tokio::select! {
                 biased;
                 () = &mut stop => break Ended::Stopped,
@@ -185,10 +201,11 @@ impl Session {
             self.drain();
             self.targets.rescan_due();
             self.tell(observer);
-        };
-        self.duration = self.begun.1.elapsed();
-        self.hooks.stop(&mut self.targets);
-        self.sampler.stop();
+        })
+    }
+
+    /// Takes what is left once sampling has ended, and leaves the processes.
+    fn close(&mut self) -> Result<(), Error> {
         self.drain();
         let counts = self.sampler.counts()?;
         let all_came = counts.lost_ring_full == 0;
@@ -197,8 +214,7 @@ impl Session {
             add_joined(collected, targets, naming, &bytes, answer.as_ref());
         });
         self.naming.finish(&self.collected);
-        self.tell(observer);
-        Ok(ended)
+        Ok(())
     }
 
     /// Gives names to what was collected.

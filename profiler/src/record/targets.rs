@@ -9,8 +9,9 @@ use crate::addr::{Avma, Bias};
 use crate::hooks::table::Table;
 use crate::inject::{Accept, GoPlan, Plan, Runtime};
 use crate::merge::Code;
-use crate::sampler::{NewCode, Question, Scope, Tables};
+use crate::sampler::{self, NewCode, Question, Scope, Tables};
 use crate::target::calls::SystemCalls;
+use crate::target::files;
 use crate::target::go::TlsG;
 use crate::target::maps::MapEntry;
 use crate::target::process::{self, Process};
@@ -20,9 +21,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a process is left alone after its mappings were read: a walk that meets an address in no mapping asks
+/// How long a process is left alone after its mappings were read, at least: a walk that meets an address in no mapping asks
 /// for them, and one that does so again and again would keep us busy.
 const RESCAN_PAUSE: Duration = Duration::from_millis(20);
+
+/// The same, as a multiple of the time that reading them took.
+const RESCAN_PAUSE_FACTOR: u32 = 9;
 
 /// How often it is looked for objects that no process has mapped any more.
 const LOOK: Duration = Duration::from_secs(1);
@@ -75,7 +79,11 @@ struct Watched {
     process: Option<Process>,
     slot: u32,
     scanned: Option<Instant>,
+    /// How long it is left alone after that.
+    pause: Duration,
     ended: bool,
+    /// Its mappings did not fit into the tables, which was told.
+    overflowed: bool,
     /// What it had spent on a CPU before samples were taken, in nanoseconds.
     on_cpu_before: Option<u64>,
 }
@@ -327,7 +335,9 @@ impl Targets {
                 process,
                 slot,
                 scanned: Some(Instant::now()),
+                pause: RESCAN_PAUSE,
                 ended,
+                overflowed: false,
                 on_cpu_before: Some(0),
             },
         );
@@ -371,18 +381,23 @@ impl Targets {
                 process,
                 slot: index,
                 scanned: None,
+                pause: RESCAN_PAUSE,
                 ended: false,
+                overflowed: false,
                 on_cpu_before,
             },
         );
         self.scan(pid)?;
-        // Only now: a walk would take the list of another process for its own.
-        if let Some(image) = self.images.get(&index)
-            && image.is_published()
-        {
-            self.tables.watch(pid, &image.slot)?;
+        let Some(image) = self.images.get(&index) else {
+            return Ok(());
+        };
+        // It did not fit. Of those that were asked for, the walk at least says where they were interrupted.
+        let overflowed = self.processes.get(&pid).is_some_and(|watched| watched.overflowed);
+        if self.scope != Scope::Listed && overflowed {
+            return Err(sampler::Error::Full { what: "mappings" }.into());
         }
-        Ok(())
+        // Only now, when its tables are as complete as they get at once.
+        Ok(self.tables.watch(pid, &image.slot)?)
     }
 
     /// Reads the mappings of the processes whose turn it is.
@@ -392,14 +407,19 @@ impl Targets {
             .iter()
             .copied()
             .filter(|pid| {
-                let scanned = self.processes.get(pid).and_then(|watched| watched.scanned);
-                scanned.is_none_or(|at| at.elapsed() >= RESCAN_PAUSE)
+                self.processes
+                    .get(pid)
+                    .is_none_or(|watched| watched.scanned.is_none_or(|at| at.elapsed() >= watched.pause))
             })
             .collect();
         for pid in due {
             self.rescan.remove(&pid);
+            let begun = Instant::now();
             if let Err(error) = self.scan(pid) {
                 self.turn_away(pid, &error);
+            }
+            if let Some(watched) = self.processes.get_mut(&pid) {
+                watched.pause = RESCAN_PAUSE.max(begun.elapsed() * RESCAN_PAUSE_FACTOR);
             }
         }
     }
@@ -450,8 +470,17 @@ impl Targets {
         self.publish(slot)
     }
 
-    /// Asks for the object of a new module, unless another module has it already.
+    /// Asks for the object of a new module, unless another module has it already, or there is none: JIT compilers map code
+    /// in ten thousands of pieces.
     fn request(&mut self, pid: u32, entry: &MapEntry, at: ModuleIdx) {
+        if !entry.is_shared() {
+            self.pending.remove(&at);
+            let none = files::Error::NotAFile {
+                name: entry.name.clone(),
+            };
+            self.modules.set(at, Content::Bare(none.to_string()));
+            return;
+        }
         let twin = self.modules.iter().find_map(|(_, module)| match &module.content {
             Content::Object(loaded, _)
                 if entry.is_file() && module.entry.file == entry.file && !loaded.is_freed() =>
@@ -563,8 +592,23 @@ impl Targets {
         if let Some(go) = go {
             self.tables.set_go(&image.slot, go);
         }
-        let generation = self.tables.publish(&mut image.slot, &mappings)?;
-        image.add_generation(generation, mapped.into());
+        match self.tables.publish(&mut image.slot, &mappings) {
+            Ok(generation) => image.add_generation(generation, mapped.into()),
+            // One process that maps too much is no reason to end the recording of all.
+            Err(sampler::Error::Full { what }) => {
+                let pid = image.pid;
+                if let Some(watched) = self.processes.get_mut(&pid)
+                    && !std::mem::replace(&mut watched.overflowed, true)
+                {
+                    self.warnings.push(format!(
+                        "process {pid} has {} mappings of code, and the table of {what} has no room for them: its stacks \
+                         end where it has mapped something since",
+                        mappings.len()
+                    ));
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
     }
 

@@ -5,10 +5,13 @@ use std::ffi::OsString;
 use std::io;
 use std::process::{Child, Command, ExitStatus};
 
-/// A command that has been started and stands at its first instruction.
+/// A command that has been started and stands at its first instruction. It is killed when this is dropped: let go, it would
+/// run unseen.
 #[derive(Debug)]
 pub struct StoppedCommand {
-    child: Child,
+    /// `None` once it runs.
+    child: Option<Child>,
+    pid: u32,
 }
 
 /// A command that runs.
@@ -26,21 +29,35 @@ impl StoppedCommand {
         let mut command = Command::new(program);
         command.args(arguments);
         let child = sys::spawn_stopped(&mut command)?;
-        Ok(Self { child })
+        Ok(Self {
+            pid: child.id(),
+            child: Some(child),
+        })
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// Lets it run, without any tie to us that others have not.
     ///
     /// # Errors
     /// The kernel refused, because somebody killed it.
-    pub fn resume(self) -> io::Result<RunningCommand> {
-        sys::detach(self.child.id())?;
-        Ok(RunningCommand { child: self.child })
+    pub fn resume(mut self) -> io::Result<RunningCommand> {
+        sys::detach(self.pid)?;
+        let child = self.child.take().ok_or(io::ErrorKind::NotFound)?;
+        Ok(RunningCommand { child })
+    }
+}
+
+impl Drop for StoppedCommand {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have been killed by others.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use nix::time::clock_getcpuclockid;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
@@ -28,6 +28,14 @@ pub enum Error {
     /// It is part of the kernel.
     #[error("process {pid} ({name}) is a kernel thread: it has no user stack to record")]
     Kernel {
+        /// Its id.
+        pid: u32,
+        /// Its name.
+        name: String,
+    },
+    /// Its program is for another kind of processor than what a recording understands.
+    #[error("process {pid} ({name}) is a 32-bit program: only 64-bit ones, for x86-64, can be recorded")]
+    Bits32 {
         /// Its id.
         pid: u32,
         /// Its name.
@@ -82,13 +90,27 @@ impl Process {
         if process.state()? == 'Z' {
             return Err(Error::Zombie { pid });
         }
-        if process.read("maps")?.is_empty() {
+        if !process.has_mappings()? {
             return Err(Error::Kernel {
                 pid,
                 name: process.name(),
             });
         }
         Ok(process)
+    }
+
+    /// Checks that its program is one for x86-64, as far as its file can be read.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check_machine(&self) -> Result<(), Error> {
+        match self.is_x86_64() {
+            Some(false) => Err(Error::Bits32 {
+                pid: self.pid,
+                name: self.name(),
+            }),
+            Some(true) | None => Ok(()),
+        }
     }
 
     /// Name of the main thread.
@@ -187,14 +209,25 @@ impl Process {
         Ok(stat.get(after).copied().unwrap_or(b'?').into())
     }
 
+    /// Whether it has memory of its own. The list can be long, and one byte of it is enough.
+    fn has_mappings(&self) -> Result<bool, Error> {
+        const FILE: &str = "maps";
+        let read = File::open(format!("/proc/{}/{FILE}", self.pid)).and_then(|mut maps| maps.read(&mut [0]));
+        Ok(read.map_err(|source| self.unreadable(FILE, source))? > 0)
+    }
+
     fn read(&self, file: &'static str) -> Result<Vec<u8>, Error> {
+        std::fs::read(format!("/proc/{}/{file}", self.pid)).map_err(|source| self.unreadable(file, source))
+    }
+
+    fn unreadable(&self, file: &'static str, source: io::Error) -> Error {
         let pid = self.pid;
-        std::fs::read(format!("/proc/{pid}/{file}")).map_err(|source| match source.kind() {
+        match source.kind() {
             io::ErrorKind::NotFound => Error::Gone { pid },
             // ESRCH: it ended between open and read.
             _ if source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Error::Gone { pid },
             _ => Error::Read { pid, file, source },
-        })
+        }
     }
 }
 

@@ -160,6 +160,26 @@ async fn threads_are_asked_where_they_were_sampled_and_only_if_they_can_be() {
 }
 
 #[tokio::test]
+async fn a_process_that_ends_before_its_hooks_are_looked_at_is_said_to_have_ended() {
+    let mut session = Session::new(Options {
+        sampling: sampler::Options {
+            frequency_hz: 99,
+            max_frames: 64,
+            kernel_frames: false,
+            follow_children: false,
+        },
+        hooks: HookMode::Require,
+    })
+    .unwrap();
+    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let process = Process::open(child.id()).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let refused = session.watch(process).await.unwrap_err().to_string();
+    assert!(refused.ends_with("it has ended"), "{refused}");
+}
+
+#[tokio::test]
 async fn no_more_threads_are_asked_than_may_be() {
     let folder = tempfile::tempdir().unwrap();
     let (child, output, handler) = target(&folder);
