@@ -10,9 +10,7 @@ use super::scope;
 use super::trigger;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
-};
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use core::ptr::addr_of_mut;

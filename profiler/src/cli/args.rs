@@ -93,12 +93,21 @@ pub struct Record {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub max_frames: u32,
 
+    /// Record where threads wait, and for how long, instead of what they do: the time between leaving the CPU and having
+    /// it again, of threads that could not go on. Traceback hooks are not asked.
+    #[arg(long, conflicts_with = "frequency")]
+    pub off_cpu: bool,
+
+    /// The shortest wait that is in the profile, in milliseconds; shorter ones are only counted.
+    #[arg(long, value_name = "MS", default_value = "1", value_parser = milliseconds, requires = "off_cpu")]
+    pub min_block: std::time::Duration,
+
     /// Begin stacks with the name of the process, and the name and id of the thread.
     #[arg(long)]
     pub per_thread: bool,
 
     /// Whether to ask the program's own traceback hooks (runtime.SetCgoTraceback of Go). To do so, a signal handler is
-    /// put into the process; see the README for what that means. If not given, auto; with -a and --cgroup, off.
+    /// put into the process; see the README for what that means. If not given, auto; with -a, --cgroup and --off-cpu, off.
     #[arg(long, value_enum, value_name = "WHEN")]
     pub hooks: Option<Hooks>,
 
@@ -408,6 +417,12 @@ fn allowed(hz: u64, limit: Option<u64>) -> Result<u64, String> {
     }
 }
 
+fn milliseconds(text: &str) -> Result<std::time::Duration, String> {
+    let ms: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    std::time::Duration::try_from_secs_f64(ms / 1e3)
+        .map_err(|_| "it has to be a number of milliseconds, 0 or more".into())
+}
+
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     match std::time::Duration::try_from_secs_f64(seconds) {
@@ -463,6 +478,10 @@ mod tests {
         ] {
             assert!(record(bad).is_err(), "{bad:?}");
         }
+        assert!(record(&["-p", "1", "--off-cpu", "-F", "99"]).is_err());
+        assert!(record(&["-p", "1", "--min-block", "5"]).is_err());
+        let off_cpu = record(&["-p", "1", "--off-cpu"]).expect("valid");
+        assert_eq!(off_cpu.min_block.as_millis(), 1);
         assert!(record(&["-a"]).expect("valid").all);
         assert!(record(&["--cgroup", "a/b"]).expect("valid").cgroup.is_some());
         assert_eq!(record(&["-p", "1", "-p", "2"]).expect("valid").pids, [1, 2]);

@@ -21,6 +21,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// What a shell reports for a process that a signal ended: 128 + its number.
 const ENDED_BY_SIGNAL: i32 = 128;
 
+/// For how many threads that start later there is room, if nobody waits.
+const SPARE_THREADS: usize = 256;
+
 /// Runs the command.
 pub fn run(args: args::Record) -> Result<ExitCode> {
     let outputs = outputs::plan(&args.outputs)?;
@@ -56,7 +59,7 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
             kernel_frames: !args.no_kernel || args.kernel,
             follow_children: !args.command.is_empty(),
             scope: wide.as_ref().map_or(Scope::Listed, |wide| wide.scope),
-            event: Event::Tick,
+            event: event(&args, &processes),
         },
         hooks: hooks(&args)?,
         roots: Roots {
@@ -163,13 +166,37 @@ impl Wide {
 fn hooks(args: &args::Record) -> Result<HookMode> {
     let is_wide = args.all || args.cgroup.is_some();
     match args.hooks {
+        Some(args::Hooks::Auto | args::Hooks::Require) if args.off_cpu => bail!(
+            "cannot record: traceback hooks are asked on the CPU, where a thread that waits is not; leave --hooks out"
+        ),
         Some(args::Hooks::Require) if is_wide => bail!(
             "cannot record: --hooks=require is for processes that are named (-p): of a whole host or control group some \
              have no hooks; --hooks=auto asks those that have"
         ),
         Some(when) => Ok(when.into()),
-        None if is_wide => Ok(HookMode::Off),
+        None if is_wide || args.off_cpu => Ok(HookMode::Off),
         None => Ok(HookMode::Auto),
+    }
+}
+
+/// When samples are taken.
+fn event(args: &args::Record, processes: &[Process]) -> Event {
+    if !args.off_cpu {
+        return Event::Tick;
+    }
+    let threads = match processes {
+        // Of a command or a whole host: as many as the host has (proc_loadavg(5)).
+        [] => std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| {
+            let (_, all) = text.split(' ').nth(3)?.split_once('/')?;
+            all.parse().ok()
+        }),
+        processes => Some(processes.iter().map(|process| process.tids().len()).sum()),
+    };
+    // Others start later.
+    let room = 2 * threads.unwrap_or(0) + SPARE_THREADS;
+    Event::Block {
+        min: args.min_block,
+        threads: u32::try_from(room).unwrap_or(u32::MAX),
     }
 }
 
@@ -258,7 +285,13 @@ fn explain_no_samples(args: &args::Record, ended: Ended, on_cpu_ns: u64) {
     let on_cpu_ms = on_cpu_ns as f64 / 1e6;
     let frequency_hz = args.frequency;
     let reason = match ended {
-        _ if args.all || args.cgroup.is_some() => "no process of it was on a CPU when a sample was due".to_owned(),
+        _ if args.off_cpu => format!(
+            "no thread came back from a wait of at least {} ms (--min-block)",
+            args.min_block.as_secs_f64() * 1e3
+        ),
+        _ if args.all || args.cgroup.is_some() => {
+            "no process of it was on a CPU when a sample was due".to_owned()
+        }
         Ended::TargetsGone => "the target ended before a sample could be taken".to_owned(),
         Ended::Stopped => format!(
             "the target was on a CPU for {on_cpu_ms:.1} ms in all, and a sample is taken every {:.1} ms of that: it \

@@ -124,7 +124,10 @@ mod tests {
             process: true,
             per_thread: true,
         };
-        assert_eq!(of(&all, thread("server", "server")), ["2", "[no c]", "server", "server (8)"]);
+        assert_eq!(
+            of(&all, thread("server", "server")),
+            ["2", "[no c]", "server", "server (8)"]
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Profiles for tests.
 
 use crate::profile::{
-    Builder, Frame, FrameId, Kind, Measure, Meta, Missing, Module, ModuleId, Origin, Profile, Roots, Sample, Summary, Thread,
+    Builder, Frame, FrameId, Kind, Measure, Meta, Missing, Module, ModuleId, Origin, Profile, Roots, Sample,
+    Summary, Thread,
 };
 use profiler_abi::stop::StopReason;
 use std::time::{Duration, UNIX_EPOCH};
@@ -79,7 +80,12 @@ impl Recording {
         count: u64,
     ) {
         let name = name.to_owned();
-        let thread = self.builder.thread(Thread { pid, tid, name, process: String::new() });
+        let thread = self.builder.thread(Thread {
+            pid,
+            tid,
+            name,
+            process: String::new(),
+        });
         self.builder
             .sample(thread, root_first.iter().copied(), stop, from_kernel, count);
         self.summary.kept += count;

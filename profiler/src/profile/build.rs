@@ -1,10 +1,16 @@
 //! Interning: one entry for each distinct frame, stack, thread and module.
 
-use super::{Frame, FrameId, Labels, LabelsId, Meta, Module, ModuleId, Profile, Sample, StackId, Summary, Thread, ThreadId};
+use super::{
+    Frame, FrameId, Labels, LabelsId, Meta, Module, ModuleId, Profile, Sample, StackId, Summary, Thread,
+    ThreadId,
+};
 use foldhash::{HashMap, HashMapExt};
 use profiler_abi::stop::StopReason;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
+
+/// Everything of a [`Sample`] but its count.
+type SampleKey = (Option<StackId>, ThreadId, StopReason, bool, Option<LabelsId>);
 
 /// Builds a [`Profile`] sample by sample.
 #[derive(Debug, Default)]
@@ -14,7 +20,7 @@ pub struct Builder {
     modules: Table<Module>,
     threads: Table<Thread>,
     labels: Table<Labels>,
-    samples: HashMap<(Option<StackId>, ThreadId, StopReason, bool, Option<LabelsId>), u64>,
+    samples: HashMap<SampleKey, u64>,
 }
 
 impl Builder {

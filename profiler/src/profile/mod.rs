@@ -11,4 +11,4 @@ pub use model::{
     Frame, FrameId, Kind, Labels, LabelsId, Measure, Meta, Module, ModuleId, Origin, Profile, Roots, Sample,
     StackId, Thread, ThreadId,
 };
-pub use summary::{HookAnswers, HookNames, Missing, Summary};
+pub use summary::{HookAnswers, HookNames, Missing, OffCpu, Summary};

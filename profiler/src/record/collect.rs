@@ -6,7 +6,7 @@ use super::naming::{HookPc, ProgramIdx};
 use crate::addr::Avma;
 use crate::hooks::Answer;
 use crate::merge::{self, Code, MergedFrame};
-use crate::profile::Origin;
+use crate::profile::{Measure, Origin};
 use crate::sampler::RawSample;
 use profiler_abi::sample::Header;
 use profiler_abi::stop::StopReason;
@@ -69,13 +69,23 @@ pub struct Collected {
     index: HashMap<Place, PlaceIdx>,
     /// Every module that a place is in.
     pub modules: HashSet<ModuleIdx>,
-    /// How often each stack was seen.
+    /// How much of each stack was seen.
     pub counts: HashMap<Key, u64>,
     /// All samples.
     pub total: u64,
+    /// What is counted.
+    pub measure: Measure,
 }
 
 impl Collected {
+    /// No samples yet.
+    pub fn new(measure: Measure) -> Self {
+        Self {
+            measure,
+            ..Self::default()
+        }
+    }
+
     /// Counts a sample; `image` is the program image that the process ran, if we know it.
     pub fn add(&mut self, sample: &RawSample<'_>, image: Option<&Image>) {
         let chain = merge::chain(sample.kernel(), sample.user());
@@ -138,8 +148,12 @@ impl Collected {
             from_kernel: sample.header.flags & Header::FROM_KERNEL != 0,
             stack: stack.into(),
         };
-        *self.counts.entry(key).or_default() += 1;
-        self.total += 1;
+        let much = match self.measure {
+            Measure::Cpu => 1,
+            Measure::OffCpu => sample.header.cookie,
+        };
+        *self.counts.entry(key).or_default() += much;
+        self.total += much;
     }
 
     fn place(&mut self, place: Place) -> PlaceIdx {

@@ -7,8 +7,8 @@ use super::targets::Targets;
 use super::{Error, facts, finish};
 use crate::hooks::Answer;
 use crate::observe::Observer;
-use crate::profile::{Measure, Meta, Profile, Roots, Summary};
-use crate::sampler::{self, Record, Sampler, parse};
+use crate::profile::{Measure, Meta, OffCpu, Profile, Roots, Summary};
+use crate::sampler::{self, Counts, Event, Record, Sampler, parse};
 use crate::target::process::Process;
 use profiler_abi::sample::Header;
 use std::future::Future;
@@ -69,7 +69,7 @@ impl Session {
             targets: Targets::new(tables, options.sampling.scope).map_err(Error::Wait)?,
             hooks: Hooks::default(),
             naming: Naming::default(),
-            collected: Collected::default(),
+            collected: Collected::new(measure(&options.sampling)),
             asked_for: Vec::new(),
             begun: (SystemTime::now(), Instant::now()),
             duration: Duration::ZERO,
@@ -230,6 +230,7 @@ impl Session {
             withheld_ticks: counts.withheld_ticks,
             hooks: self.hooks.answers(&self.sampler.asked()?),
             hook_names: self.naming.account(),
+            off_cpu: off_cpu(&self.options.sampling, &counts),
             ..Summary::default()
         };
         let mut facts = facts::of_host();
@@ -239,9 +240,12 @@ impl Session {
             pids: self.asked_for,
             start: self.begun.0,
             duration: self.duration,
-            frequency_hz: self.options.sampling.frequency_hz,
+            frequency_hz: match self.options.sampling.event {
+                Event::Tick => self.options.sampling.frequency_hz,
+                Event::Block { .. } => 0,
+            },
             facts,
-            measure: Measure::Cpu,
+            measure: measure(&self.options.sampling),
             roots: self.options.roots,
         };
         Ok(finish::profile(
@@ -334,6 +338,33 @@ impl Session {
             }
         }
     }
+}
+
+/// What the samples of a recording are of.
+fn measure(sampling: &sampler::Options) -> Measure {
+    match sampling.event {
+        Event::Tick => Measure::Cpu,
+        Event::Block { .. } => Measure::OffCpu,
+    }
+}
+
+/// Accounts for the times that threads were off the CPU.
+fn off_cpu(sampling: &sampler::Options, counts: &Counts) -> Option<OffCpu> {
+    let Event::Block { min, .. } = sampling.event else {
+        return None;
+    };
+    let (short, short_ns) = counts.short_blocks;
+    let came_back = short + counts.taken + counts.lost_ring_full;
+    Some(OffCpu {
+        min,
+        blocks: counts.taken,
+        short,
+        short_time: Duration::from_nanos(short_ns),
+        without_room: counts.blocks_without_room,
+        still: counts
+            .blocks
+            .saturating_sub(came_back + counts.blocks_without_room),
+    })
 }
 
 /// Counts a sample that waited for an answer.

@@ -616,12 +616,17 @@ impl Targets {
     fn notice_ends(&mut self) {
         let running = self.processes.iter().filter(|(_, watched)| !watched.ended);
         let (pids, mut fds): (Vec<u32>, Vec<PollFd<'_>>) = running
-            .filter_map(|(&pid, watched)| Some((pid, PollFd::new(&watched.process.as_ref()?.pidfd, PollFlags::IN))))
+            .filter_map(|(&pid, watched)| {
+                Some((pid, PollFd::new(&watched.process.as_ref()?.pidfd, PollFlags::IN)))
+            })
             .unzip();
         if poll(&mut fds, Some(&AT_ONCE)).is_ok_and(|ended| ended == 0) {
             return;
         }
-        let ended = pids.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        let ended = pids
+            .into_iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty());
         let ended: Vec<u32> = ended.map(|(pid, _)| pid).collect();
         for pid in ended {
             if let Some(watched) = self.processes.get_mut(&pid) {

@@ -571,10 +571,7 @@ mod tests {
                     event,
                 };
                 if let Err(error) = Sampler::load_for(options, &btf, send_signal_task) {
-                    panic!(
-                        "{event:?} {send_signal_task:?}: {:#}",
-                        anyhow::Error::from(error)
-                    );
+                    panic!("{event:?} {send_signal_task:?}: {:#}", anyhow::Error::from(error));
                 }
             }
         }

@@ -132,11 +132,7 @@ impl Tables {
         Ok(object)
     }
 
-    fn write_object(
-        &mut self,
-        object: &mut ObjectTable,
-        tables: &[(u32, Vec<u8>)],
-    ) -> Result<(), Error> {
+    fn write_object(&mut self, object: &mut ObjectTable, tables: &[(u32, Vec<u8>)]) -> Result<(), Error> {
         let (directory, n_regions) = (object.directory as usize, object.n_regions);
         let mut next = 0;
         for (number, bytes) in tables {

@@ -26,7 +26,9 @@ pub enum Error {
     #[error("no control groups of version 2 are mounted here: mount -t cgroup2 none /mnt")]
     NotMounted,
     /// There is none of this name.
-    #[error("there is no control group of version 2 at {0}; /proc/PID/cgroup shows that of a process, behind \"0::\"")]
+    #[error(
+        "there is no control group of version 2 at {0}; /proc/PID/cgroup shows that of a process, behind \"0::\""
+    )]
     Missing(String),
 }
 

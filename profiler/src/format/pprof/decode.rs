@@ -8,8 +8,8 @@ use super::wire::{self, Value};
 use super::{FORMAT, KINDS, ORIGINS, comment, label, value};
 use crate::format::{Error, stack};
 use crate::profile::{
-    Builder, Frame, FrameId, Kind, LabelsId, Measure, Meta, Missing, Module, ModuleId, Origin, Profile, Roots, Summary, Thread,
-    ThreadId,
+    Builder, Frame, FrameId, Kind, LabelsId, Measure, Meta, Missing, Module, ModuleId, Origin, Profile,
+    Roots, Summary, Thread, ThreadId,
 };
 use profiler_abi::stop::StopReason;
 use std::borrow::Cow;

@@ -141,7 +141,11 @@ impl<'a> Encoder<'a> {
         if !stack.thread.process.is_empty() {
             label.push(self.label(label::PROCESS, &stack.thread.process));
         }
-        for (key, value) in sample.labels.iter().flat_map(|at| &self.profile.labels[at.0 as usize]) {
+        for (key, value) in sample
+            .labels
+            .iter()
+            .flat_map(|at| &self.profile.labels[at.0 as usize])
+        {
             let ours = label::OURS.contains(&key.as_str()).then_some(label::PROGRAMS);
             label.push(self.label(&format!("{}{key}", ours.unwrap_or_default()), value));
         }
@@ -297,6 +301,7 @@ fn comments(profile: &Profile) -> Vec<String> {
         // Of interest while one looks at the recording only; each frame has its origin as a label.
         hooks: _,
         hook_names: _,
+        off_cpu: _,
         missing,
     } = &profile.summary;
     let complete = profile.summary.complete();

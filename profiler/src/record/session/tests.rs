@@ -167,8 +167,12 @@ async fn a_process_that_ends_before_its_hooks_are_looked_at_is_said_to_have_ende
             max_frames: 64,
             kernel_frames: false,
             follow_children: false,
+            scope: sampler::Scope::Listed,
+            event: sampler::Event::Tick,
         },
         hooks: HookMode::Require,
+        roots: Roots::default(),
+        title: String::new(),
     })
     .unwrap();
     let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();

@@ -3,7 +3,7 @@
 //! Tables have limits, and processes and objects that do not fit are no reason to end a recording: their samples say that
 //! there was no room, and they get it when others have gone.
 
-use super::{Targets, Tables};
+use super::{Tables, Targets};
 use crate::explain::explain;
 use crate::record::Error;
 use crate::record::images::{Content, Held, Loaded, ModuleIdx};
@@ -42,7 +42,9 @@ impl Targets {
         self.turned_away.insert(pid);
         if let Some(watched) = self.processes.get_mut(&pid) {
             // The table of slots is shorter than that.
-            self.leaving.slots.push(std::mem::replace(&mut watched.slot, u32::MAX));
+            self.leaving
+                .slots
+                .push(std::mem::replace(&mut watched.slot, u32::MAX));
         }
         let reason = explain(error);
         if self.told.insert(reason.clone()) {
@@ -109,7 +111,9 @@ impl Targets {
             let Content::Object(loaded, _) = &module.content else {
                 continue;
             };
-            let Ok(mut held) = loaded.table.lock() else { continue };
+            let Ok(mut held) = loaded.table.lock() else {
+                continue;
+            };
             let Held::Here(_, unused_since) = &mut *held else {
                 continue;
             };

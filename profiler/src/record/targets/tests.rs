@@ -53,7 +53,12 @@ fn what_processes_had_is_free_when_they_have_ended() {
     let mut most = Vec::new();
     for _ in 0..3 {
         let children: Vec<Child> = (0..100)
-            .map(|i| Command::new(&programs[i % programs.len()]).arg("1000").spawn().unwrap())
+            .map(|i| {
+                Command::new(&programs[i % programs.len()])
+                    .arg("1000")
+                    .spawn()
+                    .unwrap()
+            })
             .collect();
         for child in &children {
             targets.met(child.id());
@@ -61,7 +66,10 @@ fn what_processes_had_is_free_when_they_have_ended() {
         runtime.block_on(load_all(&mut targets));
         let usage = targets.tables.usage();
         assert_eq!(usage.slots, 100);
-        assert!(usage.mappings >= 200 && usage.rules > 0 && usage.directory > 0, "{usage:?}");
+        assert!(
+            usage.mappings >= 200 && usage.rules > 0 && usage.directory > 0,
+            "{usage:?}"
+        );
         most.push((usage.rules, usage.directory));
         end(children);
         // Ended ones are noticed in one tick and forgotten in the next.
@@ -69,13 +77,20 @@ fn what_processes_had_is_free_when_they_have_ended() {
         assert!(targets.processes.is_empty() && targets.images.is_empty());
         let idle = targets.tables.usage();
         assert_eq!((idle.slots, idle.mappings), (0, 0));
-        assert_eq!((idle.rules, idle.directory), (usage.rules, usage.directory), "kept for a while");
+        assert_eq!(
+            (idle.rules, idle.directory),
+            (usage.rules, usage.directory),
+            "kept for a while"
+        );
         targets.free_tables(Duration::ZERO);
         targets.free_objects(sampled);
         assert_eq!(targets.tables.usage(), Usage::default());
     }
     assert_eq!(most[0], most[1]);
-    assert_eq!(most[0], most[2], "tables are made again when a program comes again");
+    assert_eq!(
+        most[0], most[2],
+        "tables are made again when a program comes again"
+    );
     assert_eq!(targets.warnings, [""; 0]);
 }
 
