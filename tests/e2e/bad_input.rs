@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use object::{Object, ObjectSection};
-use profiler_tests::profiler::{Recorder, Recording, binary, command, record};
+use profiler_tests::profiler::{Recorder, Recording, binary, command, record, says};
 use profiler_tests::synthetic::Run;
 use profiler_tests::target::Target;
 use profiler_tests::{exclusive, programs};
@@ -401,17 +401,6 @@ fn accounts_for_all(recording: &Recording) -> Result<()> {
 fn refuses(stderr: &str, code: Option<i32>, words: &[&str]) -> Result<()> {
     ensure!(code == Some(1), "it ended with {code:?}: {stderr}");
     says(stderr, words)
-}
-
-fn says(message: &str, words: &[&str]) -> Result<()> {
-    let lower = message.to_lowercase();
-    for word in words {
-        ensure!(
-            lower.contains(&word.to_lowercase()),
-            "there is no {word:?} in:\n{message}"
-        );
-    }
-    Ok(())
 }
 
 fn stderr(output: &Output) -> String {

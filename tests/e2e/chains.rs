@@ -1,26 +1,17 @@
 //! Every recorded stack is held against the true call chains of its program.
-#![allow(clippy::print_stderr, reason = "the figures are what these tests are for")]
-
 use anyhow::{Result, ensure};
-use profiler_tests::chain::Report;
-use profiler_tests::folded::Folded;
-use profiler_tests::profiler::{Recorder, Recording, record};
+use profiler_tests::exact::{self, Demand};
+use profiler_tests::profiler::{Recorder, Recording};
 use profiler_tests::programs::{self, Form, GO_TOOLCHAINS, Program};
 use profiler_tests::target::Target;
 use profiler_tests::{exclusive, full};
 use std::process::Command;
 use std::time::Duration;
 
-/// Share of samples in user mode that must be true chains, in percent.
-const EXACT: f64 = 99.5;
-
 /// Seconds of a recording, in the full test and otherwise; and how many samples prove enough, which a program with one
 /// thread gives in half the time.
-const SECONDS: [&str; 2] = ["5", "3"];
+const SECONDS: [u32; 2] = [5, 3];
 const SAMPLES: [u64; 2] = [2500, 1500];
-
-/// Share of samples that each function which must be seen has at least, in percent.
-const SEEN: f64 = 0.5;
 
 #[test]
 fn go_calls_c_calls_go_three_deep() -> Result<()> {
@@ -149,53 +140,21 @@ fn time_in_the_vdso() -> Result<()> {
 
 /// Runs and records a program, and judges what was recorded.
 fn exact(program: &Program, command: Command, seen: &[&str]) -> Result<()> {
-    let target = Target::start(command)?;
-    let recording = record(arguments(&target))?;
-    let finished = target.finish()?;
-    ensure!(finished.status.success(), "the target failed: {finished:?}");
-    judge(program, &recording, seen)
+    exact::record(program, command, demand(seen)).map(drop)
 }
 
 fn arguments(target: &Target) -> [String; 7] {
-    let pid = target.pid().to_string();
-    ["-p", &pid, "-F", "999", "-d", full(SECONDS), "--kernel"].map(str::to_owned)
+    exact::arguments(target, full(SECONDS))
 }
 
 fn judge(program: &Program, recording: &Recording, seen: &[&str]) -> Result<()> {
-    let name = program.path.file_name().unwrap_or_default().display();
-    let stacks = recording.stacks()?;
-    let report = program.checker()?.report(stacks);
-    eprintln!("{name}: {report}");
-    enough(&report, stacks, seen)?;
-    let summary = recording.summary()?;
-    let incomplete: u64 = stacks
-        .stacks
-        .iter()
-        .filter(|s| s.is_incomplete())
-        .map(|s| s.count)
-        .sum();
-    ensure!(
-        summary.kept()? == stacks.total() && summary.complete()? + incomplete == summary.kept()?,
-        "{name}: the summary does not fit the {} stacks, {incomplete} of them incomplete: {summary:?}",
-        stacks.total()
-    );
-    ensure!(
-        report.user.percent() >= EXACT,
-        "{name}: less than {EXACT} % of the stacks are true chains\n{report}"
-    );
-    Ok(())
+    exact::judge(program, recording, demand(seen))
 }
 
-/// Stacks that all end early, or at the same function, would be exact and worth nothing.
-fn enough(report: &Report, stacks: &Folded, seen: &[&str]) -> Result<()> {
-    ensure!(
-        report.user.total() >= full(SAMPLES),
-        "only {} samples in user mode",
-        report.user.total()
-    );
-    for function in seen {
-        let share = stacks.with_frame(function) as f64 * 100.0 / stacks.total() as f64;
-        ensure!(share >= SEEN, "{function} is in {share:.2} % of the stacks");
+fn demand<'a>(seen: &'a [&'a str]) -> Demand<'a> {
+    Demand {
+        seconds: full(SECONDS),
+        samples: full(SAMPLES),
+        seen,
     }
-    Ok(())
 }

@@ -1,12 +1,11 @@
 //! What `profiler record` does at its edges: what it is given, how it ends, what it says.
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::profiler::{Recorder, Recording, binary, command, record};
+use profiler_tests::profiler::{Recorder, Recording, as_nobody, command, record, says};
 use profiler_tests::target::Target;
 use profiler_tests::{exclusive, pprof, programs};
 use rustix::process::Signal;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -58,25 +57,15 @@ fn a_process_that_never_ran_is_said_to_be_idle() -> Result<()> {
 fn a_lack_of_capabilities_is_named_with_the_way_out() -> Result<()> {
     let _guard = exclusive();
     let target = busy()?;
-    // Where everybody may look.
-    let folder = tempfile::tempdir()?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
-    let profiler = folder.path().join("profiler");
-    fs::copy(binary()?, &profiler)?;
-    let output = Command::new("setpriv")
-        .args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--inh-caps=-all",
-            "--bounding-set=-all",
-            "--",
-        ])
-        .arg(&profiler)
-        .args(["record", "-p", &target.pid().to_string(), "-d", "1", "-o"])
-        .arg(folder.path().join("out.folded"))
-        .output()
-        .context("cannot run setpriv")?;
+    let output = as_nobody([
+        "record",
+        "-p",
+        &target.pid().to_string(),
+        "-d",
+        "1",
+        "-o",
+        "out.folded",
+    ])?;
     ensure!(output.status.code() == Some(1), "{output:?}");
     says(&stderr(&output), &["CAP_", "sudo"])
 }
@@ -219,18 +208,6 @@ fn has_samples(recording: &Recording) -> Result<()> {
         "there is no sample: {recording:?}"
     );
     ensure!(fs::metadata(recording.pprof())?.len() > 0);
-    Ok(())
-}
-
-/// Whether a message has all these words, in letters of either case.
-fn says(message: &str, words: &[&str]) -> Result<()> {
-    let lower = message.to_lowercase();
-    for word in words {
-        ensure!(
-            lower.contains(&word.to_lowercase()),
-            "there is no {word:?} in:\n{message}"
-        );
-    }
     Ok(())
 }
 

@@ -1,14 +1,13 @@
 //! What the commands do that read saved profiles, and those about the host and about the profiler itself.
 
 use anyhow::{Context, Result, ensure};
-use profiler_tests::profiler::{Recorder, Recording, binary, command};
+use profiler_tests::profiler::{Recorder, Recording, as_nobody, command};
 use profiler_tests::programs::{self, Form};
 use profiler_tests::target::Target;
 use profiler_tests::{exclusive, pprof};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -310,7 +309,7 @@ fn the_doctor_says_whether_recordings_work_here() -> Result<()> {
             .is_some_and(|line| line.starts_with("recordings work"))
     );
 
-    let as_nobody = as_nobody(&["doctor", "--json"])?;
+    let as_nobody = as_nobody(["doctor", "--json"])?;
     ensure!(as_nobody.status.code() == Some(1), "{as_nobody:?}");
     let document: Value = serde_json::from_slice(&as_nobody.stdout)?;
     ensure!(document["can_record"] == false, "{document:#}");
@@ -324,28 +323,6 @@ fn the_doctor_says_whether_recordings_work_here() -> Result<()> {
     );
     ensure!(document.to_string().contains("sudo"), "{document:#}");
     Ok(())
-}
-
-/// Runs the profiler as a user who may nothing.
-fn as_nobody(args: &[&str]) -> Result<Output> {
-    // Where everybody may look.
-    let folder = tempfile::tempdir()?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
-    let profiler = folder.path().join("profiler");
-    fs::copy(binary()?, &profiler)?;
-    Command::new("setpriv")
-        .args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--inh-caps=-all",
-            "--bounding-set=-all",
-            "--",
-        ])
-        .arg(&profiler)
-        .args(args)
-        .output()
-        .context("cannot run setpriv")
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use profiler_tests::exclusive;
 use profiler_tests::folded::Folded;
-use profiler_tests::profiler::{Recorder, Recording, record};
+use profiler_tests::profiler::{Recording, record};
 use profiler_tests::programs::{self, Form, GO_TOOLCHAINS};
 use profiler_tests::snapshot::{Freedom, Snapshot};
 use profiler_tests::target::Target;
@@ -102,7 +102,7 @@ fn honoured(programs: &TestProgCgo, name: &str) -> Result<(Recording, Vec<String
     let before = Snapshot::at_rest(target.pid())?;
     target.command("go on")?;
     let pid = target.pid().to_string();
-    let mut recorder = Recorder::start([
+    let recording = record([
         "-p",
         &pid,
         "-F",
@@ -112,8 +112,6 @@ fn honoured(programs: &TestProgCgo, name: &str) -> Result<(Recording, Vec<String
         "--no-kernel",
         "--hooks=require",
     ])?;
-    recorder.wait_until_sampling()?;
-    let recording = recorder.wait()?;
     target.command("pause")?;
     output = format!("{output} {}", target.read_line()?);
     let after = Snapshot::at_rest(target.pid())?;

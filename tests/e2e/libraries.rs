@@ -158,12 +158,7 @@ fn account_for_all(recorded: &[Traced], summary: &Summary) -> Result<()> {
         let of_user = recorded.iter().filter(|stack| !stack.from_kernel() && is(stack));
         of_user.map(|stack| stack.count).sum()
     };
-    let calls_c = |place: &Rc<Place>| {
-        place
-            .functions
-            .iter()
-            .any(|f| f.starts_with("runtime.asmcgocall"))
-    };
+    let calls_c = |place: &Rc<Place>| place.names().any(|name| name.starts_with("runtime.asmcgocall"));
     // Where asmcgocall itself was interrupted, it may be on the system's stack already.
     let at_least = count(&|stack| stack.places.iter().skip(1).any(calls_c));
     let at_most = count(&|stack| stack.places.iter().any(calls_c));
@@ -208,7 +203,7 @@ fn same_names(comparable: &Comparable, ours: &[Traced], theirs: &[Traced]) -> Re
         for place in stacks.flat_map(|stack| &stack.places) {
             if !comparable.is_go(place) && !place.functions.is_empty() {
                 let of_place = names.entry(place.address).or_default();
-                of_place.insert(place.functions.clone());
+                of_place.insert(place.names().map(str::to_owned).collect());
             }
         }
         names

@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use profiler_tests::exclusive;
 use profiler_tests::folded::Stack;
-use profiler_tests::profiler::{Recorder, command};
+use profiler_tests::profiler::{command, record};
 use profiler_tests::programs;
 use profiler_tests::snapshot::{Freedom, Snapshot};
 use profiler_tests::target::Target;
@@ -21,7 +21,7 @@ fn script_functions_stand_between_the_c_functions_that_run_them() -> Result<()> 
     let target = Target::start(program.command())?;
     let before = Snapshot::at_rest(target.pid())?;
     let pid = target.pid().to_string();
-    let mut recorder = Recorder::start([
+    let recording = record([
         "-p",
         &pid,
         "-F",
@@ -31,8 +31,6 @@ fn script_functions_stand_between_the_c_functions_that_run_them() -> Result<()> 
         "--no-kernel",
         "--hooks=require",
     ])?;
-    recorder.wait_until_sampling()?;
-    let recording = recorder.wait()?;
     let after = Snapshot::at_rest(target.pid())?;
     let finished = target.finish()?;
     ensure!(

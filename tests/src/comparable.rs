@@ -105,7 +105,7 @@ impl Comparable {
 
     /// The frames that both profiles have, innermost first; `None` if Go's has no such stacks.
     pub fn frames(&mut self, stack: &Traced) -> Option<Vec<Frame>> {
-        let is_unseen = |place: &Place| place.functions.iter().any(|f| UNSEEN.contains(&plain(f)));
+        let is_unseen = |place: &Place| place.names().any(|name| UNSEEN.contains(&plain(name)));
         if stack.places.iter().any(|place| is_unseen(place)) {
             return None;
         }
@@ -177,16 +177,16 @@ impl Comparable {
         if Path::new(path) != self.program {
             return c(self.of_library(path, place));
         }
-        match place.functions.last() {
+        match place.names().last() {
             None => c(format!("{:#x}", place.address)),
             Some(_) if self.is_go(place) => {
-                let frame = |name: &String| Frame {
+                let frame = |name| Frame {
                     name: plain(name).to_owned(),
                     is_c: false,
                 };
-                place.functions.iter().map(frame).collect()
+                place.names().map(frame).collect()
             }
-            Some(name) => c(name.clone()),
+            Some(name) => c(name.to_owned()),
         }
     }
 
@@ -237,7 +237,7 @@ fn plain(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::{ASSEMBLY, Comparable, FRAMES, SEGMENT};
-    use crate::traced::{Mapping, Place, Traced};
+    use crate::traced::{Function, Mapping, Place, Traced};
     use std::collections::HashMap;
     use std::path::PathBuf;
     use std::rc::Rc;
@@ -255,12 +255,16 @@ mod tests {
                 path: path.to_owned(),
             }))
         };
+        let function = |name: &str| Function {
+            name: name.to_owned(),
+            place: String::new(),
+        };
         let place = |functions: &&str| {
             let (mapping, functions) = match functions.strip_prefix('@') {
                 Some(path) => (mapping(path), Vec::new()),
-                None => (mapping("/p"), functions.split('<').map(str::to_owned).collect()),
+                None => (mapping("/p"), functions.split('<').map(function).collect()),
             };
-            let is_go = functions.iter().any(|name| is_go(name));
+            let is_go = functions.iter().any(|function| is_go(&function.name));
             Rc::new(Place {
                 address: u64::from(is_go),
                 mapping,
@@ -270,6 +274,7 @@ mod tests {
         let traced = Traced {
             count: 1,
             places: stack.iter().map(place).collect(),
+            labels: String::new(),
         };
         let mut comparable = Comparable {
             program: PathBuf::from("/p"),

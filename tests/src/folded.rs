@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 /// What a kernel frame's name ends with.
 const KERNEL: &str = "_[k]";
 
-/// What the first frame of an incomplete stack starts with.
-const INCOMPLETE: &str = "[incomplete";
+/// What the first frame of an incomplete stack starts with, and the only one of a stack that has none.
+const INCOMPLETE: [&str; 2] = ["[incomplete", "[no stack"];
 
 /// A recording in folded form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,7 +93,8 @@ impl Stack {
 
     /// Whether the recording says that outer frames are missing.
     pub fn is_incomplete(&self) -> bool {
-        self.frames.first().is_some_and(|f| f.starts_with(INCOMPLETE))
+        let first = self.frames.first();
+        first.is_some_and(|frame| INCOMPLETE.iter().any(|mark| frame.starts_with(mark)))
     }
 }
 

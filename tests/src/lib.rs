@@ -3,7 +3,7 @@
 //! * [`programs`] builds the programs to be profiled (`tests/targets`), [`target`] runs them.
 //! * [`profiler`] runs the profiler and reads what it wrote, [`folded`], [`pprof`] and [`traced`] parse it.
 //! * [`comparable`] makes our stacks and those of Go's own profile comparable, [`functions`] finds functions without names.
-//! * [`chain`] says which call chains are true, and judges stacks by it.
+//! * [`chain`] says which call chains are true, and judges stacks by it; [`exact`] records a program and demands it.
 //! * [`conformance`] brings our stacks and those of Go's own profile into one form.
 //! * [`synthetic`] makes profiles that nobody recorded.
 //! * [`stats`] tells disagreement from chance, [`cpu_time`] counts what the scheduler gave, [`usage`] what a program
@@ -17,6 +17,7 @@ pub mod chain;
 pub mod comparable;
 pub mod conformance;
 pub mod cpu_time;
+pub mod exact;
 pub mod folded;
 pub mod functions;
 pub mod harm;

@@ -1,9 +1,11 @@
 //! Reads pprof files through `go tool pprof`, as those who use them do.
 
+use crate::traced::{self, Function, Place, Traced};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 
 /// Samples of each function in which the leaf of a stack was, by `go tool pprof -top`.
 pub fn self_time(file: &Path) -> Result<BTreeMap<String, u64>> {
@@ -39,9 +41,8 @@ pub struct Frame {
 
 /// The samples of all these files together, by `go tool pprof -raw`, which names what the files do not.
 pub fn samples(files: &[PathBuf]) -> Result<Vec<Sample>> {
-    parse_raw(&crate::programs::run(
-        Command::new("go").args(["tool", "pprof", "-raw"]).args(files),
-    )?)
+    let text = crate::programs::run(Command::new("go").args(["tool", "pprof", "-raw"]).args(files))?;
+    Ok(traced::parse(&text)?.iter().map(sample).collect())
 }
 
 /// What `go tool pprof -raw` prints: every sample, with its values and labels.
@@ -102,76 +103,29 @@ fn parse_traces(text: &str) -> Result<u64> {
     Ok(total)
 }
 
-/// Samples (`value value: location location …`, then lines of labels), and locations (`id: address M=mapping name
-/// file:line:column s=line`, a line for each function, the address on the first one).
-fn parse_raw(text: &str) -> Result<Vec<Sample>> {
-    let mut lines = text.lines().skip_while(|line| *line != "Samples:").skip(2);
-    let mut samples: Vec<(u64, Vec<u64>, bool)> = Vec::new();
-    for line in lines.by_ref().take_while(|line| *line != "Locations") {
-        let place = || format!("not a sample of pprof's: {line:?}");
-        match line.split_once(": ") {
-            Some((values, locations)) if values.split_whitespace().all(is_number) => {
-                let count = values.split_whitespace().next().with_context(place)?.parse()?;
-                let locations = locations
-                    .split_whitespace()
-                    .map(str::parse)
-                    .collect::<Result<_, _>>()?;
-                samples.push((count, locations, false));
-            }
-            _ if line.contains("mode:[kernel]") => samples.last_mut().with_context(place)?.2 = true,
-            _ => {}
+/// A sample with each of its functions as a frame.
+fn sample(traced: &Traced) -> Sample {
+    let frames = |place: &Rc<Place>| -> Vec<Frame> {
+        let address = place.address;
+        let frame = |function: &Function| Frame {
+            function: function.name.clone(),
+            place: function.place.clone(),
+            address,
+        };
+        match &place.functions[..] {
+            [] => vec![Frame {
+                function: format!("{address:#x}"),
+                place: String::new(),
+                address,
+            }],
+            functions => functions.iter().map(frame).collect(),
         }
-    }
-    let mut locations: BTreeMap<u64, Vec<Frame>> = BTreeMap::new();
-    let (mut id, mut address) = (0, 0);
-    for line in lines.take_while(|line| *line != "Mappings") {
-        let mut rest = line.trim_start();
-        if let Some((number, after)) = rest.split_once(": 0x")
-            && is_number(number)
-        {
-            let (hex, after) = after.split_once(' ').unwrap_or((after, ""));
-            (id, address) = (number.parse()?, u64::from_str_radix(hex, 16)?);
-            let described = after.split_once(' ').filter(|_| after.starts_with("M="));
-            rest = described.map_or(after, |(_, after)| after);
-        }
-        locations.entry(id).or_default().push(frame(rest.trim(), address));
-    }
-    let frames = |ids: &[u64]| {
-        ids.iter()
-            .filter_map(|id| locations.get(id))
-            .flatten()
-            .cloned()
-            .collect()
     };
-    Ok(samples
-        .into_iter()
-        .map(|(count, ids, from_kernel)| Sample {
-            count,
-            frames: frames(&ids),
-            from_kernel,
-        })
-        .collect())
-}
-
-/// `name file:line:column s=line`, or nothing.
-fn frame(text: &str, address: u64) -> Frame {
-    let described = text.rsplit_once(" s=").and_then(|(described, _)| {
-        let (place, _column) = described.rsplit_once(':')?;
-        place.rsplit_once(' ')
-    });
-    let (function, place) = described.unwrap_or(("", ""));
-    Frame {
-        function: match function {
-            "" => format!("{address:#x}"),
-            function => function.to_owned(),
-        },
-        place: place.to_owned(),
-        address,
+    Sample {
+        count: traced.count,
+        frames: traced.places.iter().flat_map(frames).collect(),
+        from_kernel: traced.labels.contains("mode:[kernel]"),
     }
-}
-
-fn is_number(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The name without pprof's remark that the function was inlined.
@@ -182,9 +136,10 @@ fn plain(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_raw, parse_top, parse_traces, self_time, traced_total};
+    use super::{Frame, Sample, parse_top, parse_traces, sample, self_time, traced_total};
     use crate::programs::{self, Form};
     use crate::target::Target;
+    use crate::traced;
 
     #[test]
     fn a_profile_of_go_is_read_with_all_its_samples() {
@@ -206,35 +161,32 @@ mod tests {
     }
 
     #[test]
-    fn a_raw_profile_has_all_frames_with_their_places() {
-        let text = "PeriodType: cpu nanoseconds\nSamples:\nsamples/count cpu/nanoseconds[dflt]\n\
-            \x20         2    4008016: 1 2 3 \n\
+    fn a_frame_without_a_name_is_called_by_its_address() {
+        let text = "\nSamples:\nsamples/count cpu/nanoseconds[dflt]\n\
+            \x20         2    4008016: 1 2 \n\
             \x20               mode:[kernel] thread:[t: 1]\n\
-            \x20               pid:[7] tid:[8]\n\
-            \x20         1    2004008: 3 \n\
             Locations\n\
-            \x20    1: 0x200 cFunction t.go:66048:0 s=0\n\
-            \x20            ns::f<int, long> t.go:512:0 s=0(_ZN2ns1fE)\n\
-            \x20    2: 0x48e M=1 main.G1 /src/t.go:55:0 s=54\n\
-            \x20    3: 0x500 M=1 \n\
-            Mappings\n1: 0x402000/0x560000/0x2000 /bin/t  [FN]\n";
-        let samples = parse_raw(text).unwrap();
-        let shown: Vec<String> = samples[0]
-            .frames
-            .iter()
-            .map(|frame| format!("{} {} {:x}", frame.function, frame.place, frame.address))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                "cFunction t.go:66048 200",
-                "ns::f<int, long> t.go:512 200",
-                "main.G1 /src/t.go:55 48e",
-                "0x500  500"
-            ]
-        );
-        assert!(samples[0].from_kernel && !samples[1].from_kernel);
-        assert_eq!((samples[0].count, samples[1].frames.len()), (2, 1));
+            \x20    1: 0x200 inner t.go:66048:0 s=0\n\
+            \x20            outer t.go:512:0 s=0\n\
+            \x20    2: 0x500 M=1 \n\
+            Mappings\n";
+        let samples: Vec<_> = traced::parse(text).unwrap().iter().map(sample).collect();
+        let frame = |function: &str, place: &str, address| Frame {
+            function: function.to_owned(),
+            place: place.to_owned(),
+            address,
+        };
+        let frames = vec![
+            frame("inner", "t.go:66048", 0x200),
+            frame("outer", "t.go:512", 0x200),
+            frame("0x500", "", 0x500),
+        ];
+        let expected = Sample {
+            count: 2,
+            frames,
+            from_kernel: true,
+        };
+        assert_eq!(samples, [expected]);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -135,6 +136,11 @@ impl Recorder {
             .flatten()
             .filter_map(|fd| fs::read_to_string(fd.path()).ok())
             .any(|info| info.contains("link_type:\tperf") || info.contains("tp_name:\tsched_switch"))
+    }
+
+    /// The profiler's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends the profiler a signal.
@@ -307,6 +313,24 @@ impl Summary {
         &self.0["hook_names"]
     }
 
+    /// Modules without symbols, and why.
+    pub fn missing(&self) -> Vec<(String, String)> {
+        self.pairs("modules_without_symbols", "reason")
+    }
+
+    /// Separate debug files: the module, and what became of the file.
+    pub fn debug_files(&self) -> Vec<(String, String)> {
+        self.pairs("debug_files", "outcome")
+    }
+
+    fn pairs(&self, list: &str, what: &str) -> Vec<(String, String)> {
+        let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+        let entries = self.0[list].as_array().into_iter().flatten();
+        entries
+            .map(|entry| (text(entry, "module"), text(entry, what)))
+            .collect()
+    }
+
     /// Answers of hooks that were for another instruction than the one that was sampled.
     pub fn mismatched_answers(&self) -> Result<u64> {
         self.number("/hooks/refused/the answer was for another instruction")
@@ -323,7 +347,43 @@ impl Summary {
     }
 }
 
-fn drain(mut pipe: impl Read) -> std::io::Result<String> {
+/// Runs the profiler as a user who may nothing, in a folder of its own.
+pub fn as_nobody<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Output> {
+    // Where everybody may look.
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
+    let profiler = folder.path().join("profiler");
+    fs::copy(binary()?, &profiler)?;
+    Command::new("setpriv")
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+            "--",
+        ])
+        .arg(&profiler)
+        .args(args)
+        .current_dir(folder.path())
+        .output()
+        .context("cannot run setpriv")
+}
+
+/// Fails unless a message has all these words, in letters of either case.
+pub fn says(message: &str, words: &[&str]) -> Result<()> {
+    let lower = message.to_lowercase();
+    for word in words {
+        ensure!(
+            lower.contains(&word.to_lowercase()),
+            "there is no {word:?} in:\n{message}"
+        );
+    }
+    Ok(())
+}
+
+/// All that comes out of a pipe.
+pub(crate) fn drain(mut pipe: impl Read) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     pipe.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

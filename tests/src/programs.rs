@@ -5,6 +5,7 @@
 
 use crate::chain::{Checker, Spec, Symbols};
 use anyhow::{Context, Result, ensure};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +13,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The Go releases that targets are built with: the first and a middle one of those supported, and the machine's.
 pub const GO_TOOLCHAINS: [&str; 3] = ["go1.21.13", "go1.24.11", "local"];
+
+/// Every Go release that is supported, one of each series.
+pub const EVERY_GO: [&str; 7] = [
+    "go1.21.13",
+    "go1.22.10",
+    "go1.23.9",
+    "go1.24.11",
+    "go1.25.5",
+    "go1.26.6",
+    "go1.27.3",
+];
 
 /// How a Go target is linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +64,8 @@ pub struct Program {
     pub path: PathBuf,
     /// Its folder in `tests/targets`.
     folder: String,
-    /// What all programs of its language have in common.
-    common: &'static str,
+    /// What all programs of its languages have in common.
+    common: &'static [&'static str],
     stripped: bool,
 }
 
@@ -61,10 +73,8 @@ impl Program {
     /// The true chains of the program, from `chains.txt` in its folder.
     pub fn checker(&self) -> Result<Checker> {
         let mut texts = Vec::new();
-        for file in [
-            format!("common/{}", self.common),
-            format!("{}/chains.txt", self.folder),
-        ] {
+        let common = self.common.iter().map(|file| format!("common/{file}"));
+        for file in common.chain([format!("{}/chains.txt", self.folder)]) {
             let path = targets().join(&file);
             let text =
                 fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -112,18 +122,24 @@ pub fn go(folder: &str, toolchain: &str, form: Form, tags: &str) -> Result<Progr
     Ok(Program {
         path,
         folder: folder.to_owned(),
-        common: "go.chains.txt",
+        common: &["go.chains.txt"],
         stripped: form == Form::Stripped,
     })
 }
 
 /// Builds the Go program in `folder`, as the file `folder-name`, with the C compiler `cc` and flags of `go build`.
 pub fn go_with(folder: &str, name: &str, cc: &str, flags: &[&str]) -> Result<Program> {
+    go_by("local", folder, name, cc, flags)
+}
+
+/// The same with a toolchain of [`EVERY_GO`].
+pub fn go_by(toolchain: &str, folder: &str, name: &str, cc: &str, flags: &[&str]) -> Result<Program> {
     let _building = building();
     let path = output(&format!("{folder}-{name}"))?;
     let mut build = Command::new("go");
     build
         .current_dir(targets().join(folder))
+        .env("GOTOOLCHAIN", toolchain)
         .env_remove("GOFLAGS")
         .env_remove("CGO_CFLAGS")
         .env("CGO_ENABLED", "1")
@@ -136,30 +152,41 @@ pub fn go_with(folder: &str, name: &str, cc: &str, flags: &[&str]) -> Result<Pro
     Ok(Program {
         path,
         folder: folder.to_owned(),
-        common: "go.chains.txt",
+        common: &["go.chains.txt"],
         stripped: false,
     })
 }
 
+/// Builds the C or C++ program `source` (`folder/host/file.c`) around the Go library in `folder`, as the file `name`;
+/// linked with the library, if it does not load it itself.
+pub fn host(source: &str, name: &str, library: Option<&Program>) -> Result<Program> {
+    let linked: Vec<&OsStr> = library.iter().map(|library| library.path.as_os_str()).collect();
+    let mut program = compile(source, name, &[], &linked)?;
+    program.folder = source.split('/').next().unwrap_or_default().to_owned();
+    program.common = &["go.chains.txt", "c.chains.txt"];
+    Ok(program)
+}
+
 /// Builds the C or C++ program `source` (`folder/file.c`), without frame pointers and without tail calls.
 pub fn native(source: &str) -> Result<Program> {
-    compile(source, &[])
+    compile(source, &stem(source), &[], &[])
 }
 
 /// Builds a shared library in the same way.
 pub fn native_library(source: &str) -> Result<Program> {
-    compile(source, &["-shared", "-fPIC"])
+    compile(source, &stem(source), &["-shared", "-fPIC"], &[])
 }
 
-fn compile(source: &str, flags: &[&str]) -> Result<Program> {
+/// The name of a source file, without its ending.
+fn stem(source: &str) -> String {
+    let stem = Path::new(source).file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
+}
+
+fn compile(source: &str, name: &str, flags: &[&str], linked: &[&OsStr]) -> Result<Program> {
     let _building = building();
     let source_path = targets().join(source);
-    let stem = source_path
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let path = output(&stem)?;
+    let path = output(name)?;
     let compiler = if source.ends_with(".cc") { "g++" } else { "gcc" };
     // Renamed into place, so that a run of the last build can go on.
     let fresh = path.with_extension("new");
@@ -168,6 +195,7 @@ fn compile(source: &str, flags: &[&str]) -> Result<Program> {
         .args(["-Wall", "-Wextra", "-Werror", "-pthread"])
         .args(flags)
         .arg(&source_path)
+        .args(linked)
         .arg("-o")
         .arg(&fresh))?;
     fs::rename(&fresh, &path)?;
@@ -178,7 +206,7 @@ fn compile(source: &str, flags: &[&str]) -> Result<Program> {
     Ok(Program {
         path,
         folder,
-        common: "c.chains.txt",
+        common: &["c.chains.txt"],
         stripped: false,
     })
 }

@@ -43,6 +43,25 @@ pub const MUSL: &[Package] = &[Package {
     present: || answers("musl-gcc", &["--version"]),
 }];
 
+/// What takes debug information apart, and packs it.
+pub const DEBUG_FILES: &[Package] = &[
+    Package {
+        debian: "binutils",
+        elsewhere: "binutils, with zstd",
+        present: || answers("dwp", &["--version"]),
+    },
+    Package {
+        debian: "dwz",
+        elsewhere: "dwz",
+        present: || answers("dwz", &["--version"]),
+    },
+    Package {
+        debian: "xz-utils",
+        elsewhere: "xz",
+        present: || answers("xz", &["--version"]),
+    },
+];
+
 /// What reads manual pages.
 pub const GROFF: &[Package] = &[Package {
     debian: "groff-base",

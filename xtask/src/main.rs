@@ -34,6 +34,9 @@ enum Task {
         /// What to measure; everything if not given
         #[arg(value_name = "PART")]
         parts: Vec<String>,
+        /// Keep the table, with a description of this machine, in BENCH.md
+        #[arg(long)]
+        keep: bool,
     },
     /// Build the BPF object that the profiler embeds, profiler/bpf/profiler.bpf.o
     Bpf {
@@ -55,7 +58,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().task {
-        Task::Bench { parts } => bench::run(&parts),
+        Task::Bench { parts, keep } => bench::run(&parts, keep),
         Task::Bpf { check: true } => bpf::check(),
         Task::Bpf { check: false } => bpf::build(),
         Task::Demo => demo::run(),

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop, bpf_probe_read_user as read_user};
 use core::ffi::c_void;
 use core::ptr::addr_of_mut;
-use profiler_abi::go::GoLayout;
+use profiler_abi::go::{GoLayout, MAX_RUNTIMES};
 use profiler_abi::rule::{ExtRule, Rule};
 use profiler_abi::stop::StopReason;
 use profiler_abi::table::{BLOCK_INDEX_LEN, BLOCK_SHIFT, Mapping, ProcSlot, REGION_SHIFT, SHARD_BYTES};
@@ -132,9 +132,11 @@ impl Machine for Bpf {
     }
 
     #[inline(always)]
-    fn go(&self) -> GoLayout {
-        // SAFETY: the slot is a map value; user space writes its Go part before the process is watched.
-        unsafe { (*self.slot).go }
+    fn go(&self, runtime: usize) -> GoLayout {
+        const { assert!(MAX_RUNTIMES.is_power_of_two()) };
+        // SAFETY: the slot is a map value, and the index is masked to the array; user space writes its Go part before
+        // the process is watched.
+        unsafe { (*self.slot).go[runtime & (MAX_RUNTIMES - 1)] }
     }
 }
 

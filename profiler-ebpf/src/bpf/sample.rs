@@ -239,7 +239,7 @@ fn user_stack(scratch: *mut Scratch, slot: *const ProcSlot, tgid: u32, index: u3
     };
     // SAFETY: scratch is this CPU's entry, and the machine does not touch the state by itself.
     let state = unsafe { &mut (*scratch).state };
-    walk::start(state, &walk.machine);
+    walk::start(state, &mut walk.machine);
     // More than the low 16 bits are the kernel's own (`struct pt_regs`).
     if user_cs & 0xffff != USER_CS {
         return leaf_only(state, &mut walk.machine, StopReason::Code32);
@@ -248,7 +248,7 @@ fn user_stack(scratch: *mut Scratch, slot: *const ProcSlot, tgid: u32, index: u3
         return leaf_only(state, &mut walk.machine, StopReason::TablesPending);
     }
     // SAFETY: slot is a map value.
-    if unsafe { (*slot).go.present } != 0 {
+    if unsafe { (*slot).go[0].present } != 0 {
         find_goroutine(state, &mut walk.machine, task);
     }
     // SAFETY: the callback has the signature that bpf_loop wants and its context is on our stack.

@@ -43,7 +43,7 @@ pub fn ask(scratch: *mut Scratch, slot: *const ProcSlot, task: *const task_struc
         )
     };
     // Where the stack has no C with Go beneath, and where the thread is not Go's, there is nothing to ask.
-    if signal == 0 || process != tgid || (state.left_c == 0 && state.g != 0) {
+    if signal == 0 || process != tgid || (state.left_c == 0 && state.has_g()) {
         return;
     }
     let outcome = match admit(scratch, asking, task, signal, now) {

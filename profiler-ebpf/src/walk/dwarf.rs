@@ -80,6 +80,18 @@ pub(super) fn plt<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), 
 /// return address is one.
 #[inline(always)]
 pub(super) fn frame_pointer<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopReason> {
+    if state.exact != 0
+        && let Some(pushed) = pushed_without_record(state.pc, machine)
+    {
+        // The register holds the caller's frame pointer still, or again.
+        let cfa = state.sp.wrapping_add(pushed + 8);
+        let pc = machine
+            .stack_word(state, cfa.wrapping_sub(8))
+            .ok_or(StopReason::NoRule)?;
+        return_to(state, pc, cfa).or(Err(StopReason::NoRule))?;
+        state.guessed = 1;
+        return Ok(());
+    }
     let record = state.bp;
     if record < state.sp || record - state.sp > FRAME_POINTER_REACH || record & 7 != 0 {
         return Err(StopReason::NoRule);
@@ -92,6 +104,20 @@ pub(super) fn frame_pointer<M: Machine>(state: &mut State, machine: &mut M) -> R
     return_to(state, pc, record.wrapping_add(16)).or(Err(StopReason::NoRule))?;
     state.guessed = 1;
     Ok(())
+}
+
+/// Where the interrupted instruction at `pc` shows that a function has not made its frame record yet or has undone it: how
+/// many bytes are on the stack above the return address.
+#[inline(always)]
+fn pushed_without_record<M: Machine>(pc: u64, machine: &mut M) -> Option<u64> {
+    let code = machine.word(pc)?;
+    // `push %rbp`, also behind `endbr64`, and `ret`.
+    if matches!(code as u8, 0x55 | 0xc3) || code & 0xff_ffff_ffff == 0x55_fa1e_0ff3 {
+        return Some(0);
+    }
+    // Two encodings of `mov %rsp,%rbp`, behind `push %rbp`.
+    let is_mov = matches!(code & 0xff_ffff, 0xe5_8948 | 0xec_8b48);
+    (is_mov && machine.word(pc.wrapping_sub(1))? as u8 == 0x55).then_some(8)
 }
 
 /// A signal handler has returned to its trampoline: the kernel left everything about the interrupted code above.

@@ -16,10 +16,14 @@
 //!                                             c_inner  ◄── sampled here
 //! ```
 //!
+//! Several runtimes can be in one process, each with its own goroutine, list and thread-local g for a thread. Where the code
+//! of a switch is tells whose it is.
+//!
 //! Frame pointers cross these switches too, but the ones stored on the system stack are not corrected when the
 //! goroutine's stack moves: they would lead into freed memory. The words used here are corrected, or relative.
 
-use super::{Machine, State, return_to};
+use super::{GoThread, Machine, State, return_to};
+use profiler_abi::go::{GoLayout, MAX_RUNTIMES};
 use profiler_abi::rule::{GoSwitch, Rule};
 use profiler_abi::sample::UserWord;
 use profiler_abi::stop::StopReason;
@@ -50,20 +54,35 @@ mod callback_frame {
 /// Follows one stack switch.
 #[inline(always)]
 pub(super) fn switch<M: Machine>(state: &mut State, machine: &mut M, rule: Rule) -> Result<(), StopReason> {
+    let at = runtime_of(state.pc, machine).ok_or(StopReason::NoG)?;
+    let go = machine.go(at);
     match GoSwitch::from_bits(rule.go_switch()) {
-        Some(GoSwitch::AsmCgoCall) => asmcgocall(state, machine, rule.go_parameter()),
-        Some(GoSwitch::CgoCallback) => cgocallback(state, machine),
-        Some(GoSwitch::SystemStack) => systemstack(state, machine),
-        Some(GoSwitch::MoreStack) => morestack(state, machine),
-        Some(GoSwitch::Gogo) => gogo(state, machine),
+        Some(GoSwitch::AsmCgoCall) => asmcgocall(state, machine, &go, rule.go_parameter()),
+        Some(GoSwitch::CgoCallback) => cgocallback(state, machine, &go, at),
+        Some(GoSwitch::SystemStack) => systemstack(state, machine, &go, at),
+        Some(GoSwitch::MoreStack) => morestack(state, machine, &go, at),
+        Some(GoSwitch::Gogo) => gogo(state, machine, &go, at),
         None => Err(StopReason::NoRule),
     }
 }
 
+/// Which Go runtime the code at `pc` is of.
+#[inline(always)]
+fn runtime_of<M: Machine>(pc: u64, machine: &M) -> Option<usize> {
+    (0..MAX_RUNTIMES).find(|&runtime| {
+        let go = machine.go(runtime);
+        pc.wrapping_sub(go.text) < go.text_size
+    })
+}
+
 /// From C to the goroutine that called it, by the depth that `asmcgocall` left beside g.
 #[inline(always)]
-fn asmcgocall<M: Machine>(state: &mut State, machine: &mut M, slot: u32) -> Result<(), StopReason> {
-    let go = machine.go();
+fn asmcgocall<M: Machine>(
+    state: &mut State,
+    machine: &mut M,
+    go: &GoLayout,
+    slot: u32,
+) -> Result<(), StopReason> {
     let at = state.sp.wrapping_add(slot as u64 * 8);
     if !machine.fetch::<2>(at) {
         return Err(StopReason::Unreadable);
@@ -82,20 +101,25 @@ fn asmcgocall<M: Machine>(state: &mut State, machine: &mut M, slot: u32) -> Resu
 
 /// From a goroutine that C called back to that C code.
 #[inline(always)]
-fn cgocallback<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopReason> {
-    let go = machine.go();
-    if state.callbacks == 0 {
-        if state.m == 0 {
+fn cgocallback<M: Machine>(
+    state: &mut State,
+    machine: &mut M,
+    go: &GoLayout,
+    at: usize,
+) -> Result<(), StopReason> {
+    let GoThread { m, callbacks, .. } = state.threads[at];
+    let mut frame = callbacks;
+    if frame == 0 {
+        if m == 0 {
             return Err(StopReason::NoG);
         }
         let g0 = machine
-            .word(state.m.wrapping_add(go.m_g0 as u64))
+            .word(m.wrapping_add(go.m_g0 as u64))
             .ok_or(StopReason::NoG)?;
-        state.callbacks = machine
+        frame = machine
             .word(g0.wrapping_add(go.g_sched_sp as u64))
             .ok_or(StopReason::BadCgoCallback)?;
     }
-    let mut frame = state.callbacks;
     if state.system_sp != 0 && frame.wrapping_sub(state.system_sp) >= SEGMENT_GAP {
         // The sample hit a newer callback just while `cgocallback` was entering itself in the list or leaving
         // it; its own frame was walked on the system stack like any other.
@@ -113,7 +137,7 @@ fn cgocallback<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), Sto
     }
     let context = machine.fetched(callback_frame::CONTEXT);
     let bp = machine.fetched(callback_frame::SAVED_BP);
-    state.callbacks = machine.fetched(callback_frame::PREVIOUS);
+    state.threads[at].callbacks = machine.fetched(callback_frame::PREVIOUS);
     state.system_sp = 0;
     if context != 0 && !(machine.push(state, UserWord::CONTEXT_TAG) && machine.push(state, context)) {
         return Err(StopReason::MaxFrames);
@@ -128,9 +152,13 @@ fn cgocallback<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), Sto
 
 /// From the runtime's own code on the system stack to the goroutine that asked for it.
 #[inline(always)]
-fn systemstack<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopReason> {
-    let go = machine.go();
-    let curg = curg(state, machine)?;
+fn systemstack<M: Machine>(
+    state: &mut State,
+    machine: &mut M,
+    go: &GoLayout,
+    at: usize,
+) -> Result<(), StopReason> {
+    let curg = curg(state, machine, go, at)?;
     let sp = machine
         .word(curg.wrapping_add(go.g_sched_sp as u64))
         .ok_or(StopReason::BadGoSwitch)?;
@@ -140,9 +168,13 @@ fn systemstack<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), Sto
 
 /// From the growing of a stack to the function that needed more. It has not made its frame yet.
 #[inline(always)]
-fn morestack<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopReason> {
-    let go = machine.go();
-    let curg = match curg(state, machine) {
+fn morestack<M: Machine>(
+    state: &mut State,
+    machine: &mut M,
+    go: &GoLayout,
+    at: usize,
+) -> Result<(), StopReason> {
+    let curg = match curg(state, machine, go, at) {
         // It was told to let others run and has left the thread: what the thread does now is called by nobody.
         Err(StopReason::BadGoSwitch) => return Err(StopReason::Root),
         curg => curg?,
@@ -159,13 +191,13 @@ fn morestack<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopR
 
 /// From `gogo`, which has loaded the stack pointer but not jumped yet, to where the goroutine resumes.
 #[inline(always)]
-fn gogo<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopReason> {
-    if state.g == 0 {
+fn gogo<M: Machine>(state: &mut State, machine: &mut M, go: &GoLayout, at: usize) -> Result<(), StopReason> {
+    let g = state.threads[at].g;
+    if g == 0 {
         return Err(StopReason::NoG);
     }
-    let go = machine.go();
     let pc = machine
-        .word(state.g.wrapping_add(go.g_sched_pc as u64))
+        .word(g.wrapping_add(go.g_sched_pc as u64))
         .ok_or(StopReason::BadGoSwitch)?;
     let sp = state.sp;
     return_to(state, pc, sp).or(Err(StopReason::BadGoSwitch))?;
@@ -175,12 +207,12 @@ fn gogo<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopReason
 }
 
 #[inline(always)]
-fn curg<M: Machine>(state: &State, machine: &mut M) -> Result<u64, StopReason> {
-    if state.m == 0 {
+fn curg<M: Machine>(state: &State, machine: &mut M, go: &GoLayout, at: usize) -> Result<u64, StopReason> {
+    let m = state.threads[at].m;
+    if m == 0 {
         return Err(StopReason::NoG);
     }
-    let go = machine.go();
-    match machine.word(state.m.wrapping_add(go.m_curg as u64)) {
+    match machine.word(m.wrapping_add(go.m_curg as u64)) {
         None | Some(0) => Err(StopReason::BadGoSwitch),
         Some(curg) => Ok(curg),
     }

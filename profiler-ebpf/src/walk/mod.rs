@@ -4,7 +4,7 @@ mod dwarf;
 mod eh_return;
 mod go;
 
-use profiler_abi::go::GoLayout;
+use profiler_abi::go::{GoLayout, MAX_RUNTIMES};
 use profiler_abi::rule::{ExtRule, Kind, Rule};
 use profiler_abi::sample::{Regs, UserWord};
 use profiler_abi::stop::StopReason;
@@ -44,8 +44,8 @@ pub trait Machine {
     /// Replaces a register: the walk has reached code that a signal interrupted.
     fn set_reg(&mut self, index: u32, value: u64);
 
-    /// What is known of the Go runtime of the process.
-    fn go(&self) -> GoLayout;
+    /// What is known of a Go runtime of the process; `runtime` is less than [`MAX_RUNTIMES`].
+    fn go(&self, runtime: usize) -> GoLayout;
 }
 
 /// Where a walk stands.
@@ -63,12 +63,8 @@ pub struct State {
     pub exact: u64,
     /// The frame was reached by a frame pointer, so its address is only plausible. 0 or 1.
     pub guessed: u64,
-    /// g of the thread, 0 if it has none.
-    pub g: u64,
-    /// m of the thread, 0 if it has none.
-    pub m: u64,
-    /// The next older frame in the list of `cgocallback` frames; 0 before the first was used.
-    pub callbacks: u64,
+    /// What the thread is in each Go runtime of the process.
+    pub threads: [GoThread; MAX_RUNTIMES],
     /// Stack pointer with which the system stack was left for the goroutine's; 0 if it was not.
     pub system_sp: u64,
     /// Words pushed so far.
@@ -77,6 +73,27 @@ pub struct State {
     pub danger: u64,
     /// The walk went from C to the Go code that called it, so a traceback hook has something to say. 0 or 1.
     pub left_c: u64,
+}
+
+/// A thread in one Go runtime.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct GoThread {
+    /// Its g, 0 if it has none.
+    pub g: u64,
+    /// Its m, 0 if it has none.
+    pub m: u64,
+    /// The next older frame in the list of `cgocallback` frames; 0 before the first was used.
+    pub callbacks: u64,
+}
+
+impl State {
+    /// Whether the thread has a g in any Go runtime.
+    #[inline(always)]
+    pub fn has_g(&self) -> bool {
+        const { assert!(MAX_RUNTIMES == 4) };
+        self.threads[0].g | self.threads[1].g | self.threads[2].g | self.threads[3].g != 0
+    }
 }
 
 /// Makes one step: records the frame that `state` stands in and moves to its caller.
@@ -132,37 +149,44 @@ pub fn step<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopRe
     }
 }
 
-/// Finds g and m of the thread whose thread pointer is `thread_pointer`; leaves 0 where there is none.
+/// Finds g and m of the thread whose thread pointer is `thread_pointer`, in each Go runtime; leaves 0 where there is none.
 ///
 /// Thread-local storage is the only place that is right in every state of a thread of a cgo program: r14 holds g
 /// in Go code only.
 #[inline(always)]
 pub fn find_g<M: Machine>(state: &mut State, machine: &mut M, thread_pointer: u64) {
-    let go = machine.go();
-    let Some(g) = machine.word(thread_pointer.wrapping_add_signed(go.tls_g)) else {
-        return;
-    };
-    if g == 0 {
-        return;
+    for runtime in 0..MAX_RUNTIMES {
+        let go = machine.go(runtime);
+        if go.present == 0 {
+            return;
+        }
+        let g = machine.word(thread_pointer.wrapping_add_signed(go.tls_g));
+        let Some(g) = g.filter(|&g| g != 0) else {
+            continue;
+        };
+        let Some(m) = machine.word(g.wrapping_add(go.g_m as u64)) else {
+            continue;
+        };
+        state.threads[runtime] = GoThread { g, m, callbacks: 0 };
     }
-    let Some(m) = machine.word(g.wrapping_add(go.g_m as u64)) else {
-        return;
-    };
-    state.g = g;
-    state.m = m;
 }
 
-/// The goroutine id of the thread's current goroutine; 0 if it runs none.
+/// The goroutine id of the thread's current goroutine, in the first Go runtime in which it has one; 0 if it runs none.
 #[inline(always)]
 pub fn goid<M: Machine>(state: &State, machine: &mut M) -> u64 {
-    if state.m == 0 {
-        return 0;
+    for runtime in 0..MAX_RUNTIMES {
+        let m = state.threads[runtime].m;
+        if m == 0 {
+            continue;
+        }
+        let go = machine.go(runtime);
+        if let Some(curg) = machine.word(m.wrapping_add(go.m_curg as u64))
+            && curg != 0
+        {
+            return machine.word(curg.wrapping_add(go.g_goid as u64)).unwrap_or(0);
+        }
     }
-    let go = machine.go();
-    match machine.word(state.m.wrapping_add(go.m_curg as u64)) {
-        None | Some(0) => 0,
-        Some(curg) => machine.word(curg.wrapping_add(go.g_goid as u64)).unwrap_or(0),
-    }
+    0
 }
 
 /// Moves to the caller at `pc`, whose stack pointer is the callee's CFA.
@@ -180,9 +204,9 @@ fn return_to(state: &mut State, pc: u64, cfa: u64) -> Result<(), StopReason> {
 
 /// Puts a walk where the interrupted code stands.
 #[inline(always)]
-pub fn start<M: Machine>(state: &mut State, machine: &M) {
+pub fn start<M: Machine>(state: &mut State, machine: &mut M) {
     state.pc = machine.reg(Regs::RIP);
-    if machine.reg(Regs::ORIG_RAX) != Regs::NO_SYSCALL {
+    if machine.reg(Regs::ORIG_RAX) != Regs::NO_SYSCALL && is_after_syscall(state.pc, machine) {
         // The saved address is the one after the system call, which can belong to the next function: no rule says
         // that rt_sigreturn(2) comes back.
         state.pc = state.pc.wrapping_sub(SYSCALL_LEN);
@@ -191,11 +215,22 @@ pub fn start<M: Machine>(state: &mut State, machine: &M) {
     state.bp = machine.reg(Regs::RBP);
     state.exact = 1;
     state.guessed = 0;
-    state.g = 0;
-    state.m = 0;
-    state.callbacks = 0;
+    for thread in &mut state.threads {
+        *thread = GoThread::default();
+    }
     state.system_sp = 0;
     state.n_words = 0;
     state.danger = 0;
     state.left_c = 0;
+}
+
+/// Whether the instruction before `pc` makes a system call. It does not where the kernel, on its way out of one, has set up a
+/// signal handler: `pc` is the first instruction of that.
+#[inline(always)]
+fn is_after_syscall<M: Machine>(pc: u64, machine: &mut M) -> bool {
+    // `syscall`, `sysenter`, `int $0x80`. What cannot be read is not paged in, but has just been executed.
+    match machine.word(pc.wrapping_sub(8)) {
+        Some(word) => matches!(word >> 48, 0x050f | 0x340f | 0x80cd),
+        None => true,
+    }
 }

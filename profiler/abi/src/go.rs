@@ -2,6 +2,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// The most Go runtimes of a process that walks can tell apart. A program has one; each shared library that was built with
+/// Go brings another.
+pub const MAX_RUNTIMES: usize = 4;
+
 /// Offsets in the structs of one Go runtime, in bytes. They differ between releases; user space finds them
 /// (see `target::go`) and the walk only uses them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -30,4 +34,8 @@ pub struct GoLayout {
     pub crosscall2: u64,
     /// Size of `crosscall2`, in bytes.
     pub crosscall2_size: u64,
+    /// First address of the runtime's Go code in the process.
+    pub text: u64,
+    /// Size of that code, in bytes.
+    pub text_size: u64,
 }

@@ -20,7 +20,7 @@
 //!
 //! Tables belong to object files, not to processes, so processes that map one file share them.
 
-use crate::go::GoLayout;
+use crate::go::{GoLayout, MAX_RUNTIMES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes in a shard.
@@ -103,8 +103,8 @@ pub struct ProcSlot {
     /// The list's first entry only says how long it is: its `start` is the number of mappings that follow,
     /// in ascending order.
     pub current: u64,
-    /// The Go runtime, if there is one.
-    pub go: GoLayout,
+    /// The Go runtimes; the last ones are not present.
+    pub go: [GoLayout; MAX_RUNTIMES],
     /// Whether and how traceback hooks of the process are asked.
     pub asking: Asking,
 }

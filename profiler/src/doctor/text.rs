@@ -1,7 +1,7 @@
 //! Findings for people and for programs.
 
 use super::{Check, State, can_record};
-use crate::format::escape;
+use crate::format::{escape, pretty_json};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -59,10 +59,7 @@ pub fn json(checks: &[Check]) -> String {
             })
             .collect(),
     };
-    // No map here has keys that are not strings, which is all that could fail.
-    let mut json = serde_json::to_string_pretty(&document).unwrap_or_default();
-    json.push('\n');
-    json
+    pretty_json(&document)
 }
 
 #[derive(Serialize)]

@@ -18,7 +18,7 @@ mod testing;
 mod text;
 pub mod unfold;
 
-pub use text::{escape, percent, thousands};
+pub use text::{escape, percent, pretty_json, thousands};
 
 use crate::profile::Profile;
 use flate2::{Compression, GzBuilder};

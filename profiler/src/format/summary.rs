@@ -1,7 +1,7 @@
 //! The closing table of a run: what was taken, kept and lost, as text and as JSON.
 
 use super::escape;
-use super::text::{percent, thousands};
+use super::text::{percent, pretty_json, thousands};
 use crate::profile::{HookAnswers, HookNames, OffCpu, Profile, Summary};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -23,6 +23,7 @@ pub fn text(profile: &Profile) -> String {
     hook_names(&mut table, profile.summary.hook_names.as_ref());
     let mut out = table.render();
     missing(&mut out, &profile.summary);
+    debug_files(&mut out, &profile.summary);
     out
 }
 
@@ -200,6 +201,31 @@ fn missing(out: &mut String, summary: &Summary) {
     }
 }
 
+fn debug_files(out: &mut String, summary: &Summary) {
+    if summary.debug_files.is_empty() {
+        return;
+    }
+    out.push_str("\nseparate debug files\n");
+    let files = summary.debug_files.iter();
+    let width = files
+        .clone()
+        .map(|file| escape(&file.module).chars().count())
+        .max();
+    let width = width.unwrap_or_default();
+    // Writing to a String cannot fail.
+    for file in files.take(MAX_MODULES) {
+        let _ = writeln!(
+            out,
+            "  {:width$}  {}",
+            escape(&file.module),
+            escape(&file.outcome)
+        );
+    }
+    if let more @ 1.. = summary.debug_files.len().saturating_sub(MAX_MODULES) {
+        let _ = writeln!(out, "  and {more} more");
+    }
+}
+
 /// Rows of label, number and remark, aligned.
 #[derive(Default)]
 struct Table {
@@ -255,14 +281,11 @@ impl Table {
 /// | `hook_names.snapshots`, `hook_names.longest_stop_us` | how many copies of processes were made to ask in, and the longest time that a thread was stopped for one, in microseconds |
 /// | `hook_names.calls`, `hook_names.calling_us` | how often symbolizers were called, and how long that took, in microseconds |
 /// | `modules_without_symbols` | a list of `module`, `samples`, `reason`, most samples first |
+/// | `debug_files` | if there are any: a list of `module`, `outcome` for separate debug files that were refused, fetched or not to be had |
 ///
 /// Names are not escaped beyond what JSON demands.
 pub fn json(profile: &Profile) -> String {
-    let document = Document::of(profile);
-    // No map here has keys that are not strings, which is all that could fail.
-    let mut json = serde_json::to_string_pretty(&document).unwrap_or_default();
-    json.push('\n');
-    json
+    pretty_json(&Document::of(profile))
 }
 
 #[derive(Serialize)]
@@ -284,6 +307,8 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hook_names: Option<Names<'a>>,
     modules_without_symbols: Vec<WithoutSymbols<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    debug_files: Vec<DebugFileOf<'a>>,
 }
 
 #[derive(Serialize)]
@@ -392,6 +417,12 @@ struct WithoutSymbols<'a> {
     reason: &'a str,
 }
 
+#[derive(Serialize)]
+struct DebugFileOf<'a> {
+    module: &'a str,
+    outcome: &'a str,
+}
+
 impl<'a> Document<'a> {
     fn of(profile: &'a Profile) -> Self {
         let (meta, summary) = (&profile.meta, &profile.summary);
@@ -433,6 +464,14 @@ impl<'a> Document<'a> {
             off_cpu: summary.off_cpu.as_ref().map(Waits::of),
             hooks: summary.hooks.as_ref().map(Hooks::of),
             hook_names: summary.hook_names.as_ref().map(Names::of),
+            debug_files: summary
+                .debug_files
+                .iter()
+                .map(|file| DebugFileOf {
+                    module: &file.module,
+                    outcome: &file.outcome,
+                })
+                .collect(),
             modules_without_symbols: summary
                 .missing
                 .iter()

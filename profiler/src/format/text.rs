@@ -1,5 +1,6 @@
 //! How names and numbers look to people.
 
+use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt::Write;
 
@@ -20,6 +21,14 @@ pub fn escape(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(out)
+}
+
+/// A document without maps whose keys are not strings, as JSON for people and programs, with a line's end.
+pub fn pretty_json(document: &impl Serialize) -> String {
+    // Other keys are all that could fail.
+    let mut json = serde_json::to_string_pretty(document).unwrap_or_default();
+    json.push('\n');
+    json
 }
 
 fn is_unsafe(c: char) -> bool {

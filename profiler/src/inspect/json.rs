@@ -1,6 +1,7 @@
 //! An [`Inspection`] for programs.
 
 use super::{Code, Go, GoProgram, Inspection, Place, PublishedTable};
+use crate::format::pretty_json;
 use crate::hooks::table::VERSION;
 use crate::target::preflight::{Condition, Outcome, Verdict};
 use serde::Serialize;
@@ -37,11 +38,7 @@ use serde::Serialize;
 ///
 /// Names are not escaped beyond what JSON demands.
 pub fn json(inspection: &Inspection) -> String {
-    let document = Document::of(inspection);
-    // No map here has keys that are not strings, which is all that could fail.
-    let mut json = serde_json::to_string_pretty(&document).unwrap_or_default();
-    json.push('\n');
-    json
+    pretty_json(&Document::of(inspection))
 }
 
 #[derive(Serialize)]

@@ -11,4 +11,4 @@ pub use model::{
     Frame, FrameId, Kind, Labels, LabelsId, Measure, Meta, Module, ModuleId, Origin, Profile, Roots, Sample,
     StackId, Thread, ThreadId,
 };
-pub use summary::{HookAnswers, HookNames, Missing, OffCpu, Summary};
+pub use summary::{DebugFile, HookAnswers, HookNames, Missing, OffCpu, Summary};

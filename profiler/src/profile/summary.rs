@@ -30,6 +30,8 @@ pub struct Summary {
     pub off_cpu: Option<OffCpu>,
     /// Modules that frames were in but that gave them no name, most samples first.
     pub missing: Vec<Missing>,
+    /// What became of separate files with debug information of modules that frames are in, where that is not plain.
+    pub debug_files: Vec<DebugFile>,
 }
 
 /// What became of the times that threads were off the CPU to wait for something.
@@ -95,6 +97,15 @@ pub struct Missing {
     pub samples: u64,
     /// Why there are no names, and what would give them.
     pub reason: String,
+}
+
+/// A separate file with debug information.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DebugFile {
+    /// The module that it is of, or seemed to be.
+    pub module: String,
+    /// What became of it: a whole sentence without the final stop.
+    pub outcome: String,
 }
 
 impl Summary {

@@ -15,7 +15,7 @@ use crate::target::files;
 use crate::target::go::TlsG;
 use crate::target::maps::MapEntry;
 use crate::target::process::{self, Process};
-use profiler_abi::go::GoLayout;
+use profiler_abi::go::{GoLayout, MAX_RUNTIMES};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -364,7 +364,7 @@ impl Targets {
     }
 
     fn new_image(&mut self, pid: u32, process: Option<Process>) -> Result<(), Error> {
-        let slot = self.tables.new_slot(GoLayout::default())?;
+        let slot = self.tables.new_slot()?;
         let index = slot.index;
         let on_cpu_before = self.processes.get(&pid).and_then(|watched| watched.on_cpu_before);
         let name: Arc<str> = process
@@ -578,18 +578,26 @@ impl Targets {
         };
         let mut mapped = Vec::with_capacity(image.entries.len());
         let mut mappings = Vec::with_capacity(image.entries.len());
-        let mut go = None;
+        let mut go: Vec<GoLayout> = Vec::new();
         for (entry, &at) in image.entries.iter().zip(&image.modules) {
             let module = self.modules.get(at);
-            if go.is_none() {
-                go = module
-                    .object(entry)
-                    .and_then(|(loaded, bias)| go_layout(image.pid, loaded, bias));
-            }
+            let runtime = module
+                .object(entry)
+                .and_then(|(loaded, bias)| go_layout(image.pid, loaded, bias));
+            // An object can have its code in several mappings.
+            go.extend(runtime.filter(|runtime| go.last().is_none_or(|last| last.text != runtime.text)));
             mappings.push(mapping(entry, module));
             mapped.push(Mapped::new(entry, at, &self.modules));
         }
-        if let Some(go) = go {
+        if go.len() > MAX_RUNTIMES {
+            self.warnings.push(format!(
+                "process {} has {} Go runtimes; call chains through more than {MAX_RUNTIMES} of them end early",
+                image.pid,
+                go.len()
+            ));
+        }
+        go.resize(MAX_RUNTIMES, GoLayout::default());
+        if let Some(go) = go.first_chunk() {
             self.tables.set_go(&image.slot, go);
         }
         match self.tables.publish(&mut image.slot, &mappings) {
@@ -677,6 +685,7 @@ fn place(loaded: Arc<Loaded>, entry: &MapEntry) -> Content {
         // The vDSO is an image in memory: the kernel maps its one segment from the start.
         object
             .symbols
+            .object()
             .svma_of_offset(if entry.is_file() { entry.offset } else { 0 })
     });
     match svma {
@@ -696,7 +705,8 @@ fn go_layout(pid: u32, loaded: &Loaded, bias: Bias) -> Option<GoLayout> {
             i64::from_le_bytes(*bytes.first_chunk()?)
         }
     };
-    Some(go.abi(bias, tls_g))
+    let text = object.pclntab.as_ref()?.text_range();
+    Some(go.abi(bias, tls_g, text))
 }
 
 fn has_ended(process: &Process) -> bool {

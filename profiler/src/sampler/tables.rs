@@ -8,7 +8,7 @@ use super::Error;
 use super::space::Space;
 use super::sys::MappedArray;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
-use profiler_abi::go::GoLayout;
+use profiler_abi::go::{GoLayout, MAX_RUNTIMES};
 use profiler_abi::rule::ExtRule;
 use profiler_abi::table::{Asking, Mapping, ProcSlot, RegionRef, SHARD_BYTES};
 use zerocopy::{Immutable, IntoBytes};
@@ -227,13 +227,13 @@ impl Tables {
     }
 
     /// A slot for a new program image, without mappings yet.
-    pub fn new_slot(&mut self, go: GoLayout) -> Result<Slot, Error> {
+    pub fn new_slot(&mut self) -> Result<Slot, Error> {
         let index = self.slot_space.take(1).ok_or(Error::Full { what: "processes" })?;
         if !self.slots.store(
             index,
             &ProcSlot {
                 current: 0,
-                go,
+                go: [GoLayout::default(); MAX_RUNTIMES],
                 asking: Asking::default(),
             },
         ) {
@@ -245,8 +245,8 @@ impl Tables {
         })
     }
 
-    /// Says what the walk has to know of the Go runtime of a slot's image.
-    pub fn set_go(&mut self, slot: &Slot, go: GoLayout) {
+    /// Says what the walk has to know of the Go runtimes of a slot's image.
+    pub fn set_go(&mut self, slot: &Slot, go: &[GoLayout; MAX_RUNTIMES]) {
         // A slot that exists has a place; see `new_slot`.
         let _ = self.slots.store_bytes(
             slot.index as usize,

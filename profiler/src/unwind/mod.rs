@@ -22,6 +22,7 @@ pub mod table;
 
 mod cfi;
 mod eh_return;
+mod kernel;
 mod state;
 #[cfg(test)]
 mod testing;

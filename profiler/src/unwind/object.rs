@@ -1,8 +1,9 @@
 //! The rows of one object, from everything that describes its code.
 
-use super::{Coverage, ExtTable, Rows, dwarf, go};
+use super::{Coverage, ExtTable, Rows, dwarf, go, kernel};
 use crate::addr::Svma;
 use crate::gopclntab::Pclntab;
+use object::Object as _;
 use std::ops::Range;
 
 /// What is known of an object's code.
@@ -19,21 +20,33 @@ pub struct ObjectRows {
 }
 
 impl ObjectRows {
-    /// Reads the rows of `file`, whose Go functions are in `pclntab`. Extended rules go to `ext`.
-    pub fn read(file: &object::File<'_>, pclntab: Option<&Pclntab>, ext: &mut ExtTable) -> Self {
+    /// Reads the rows of `file`, whose Go functions are in `pclntab`, and whose separate debug file is `debug`. Extended
+    /// rules go to `ext`.
+    pub fn read(
+        file: &object::File<'_>,
+        debug: Option<&object::File<'_>>,
+        pclntab: Option<&Pclntab>,
+        ext: &mut ExtTable,
+    ) -> Self {
         let mut coverage = Coverage::default();
-        let frames = dwarf::CallFrames::read(file, ext, &mut coverage);
-        // The first layer that covers an address counts: Go's own table for Go's code, then what the program
-        // itself unwinds by.
-        let mut layers = Vec::with_capacity(3);
+        let mut frames = dwarf::CallFrames::read(file, ext, &mut coverage);
+        // Stripping takes `.debug_frame` away, which is all that some programs have.
+        if let Some(debug) = debug.filter(|_| !dwarf::has_call_frames(file)) {
+            frames.debug_frame = dwarf::CallFrames::read(debug, ext, &mut coverage).debug_frame;
+        }
+        let text = dwarf::text(file);
+        let code = |range| dwarf::code_of(file, range);
+        // The first layer that covers an address counts: what can be nothing else, Go's own table for Go's code, then what
+        // the program itself unwinds by.
+        let mut layers = vec![kernel::signal_returns(&text, code)];
         let mut unknown_shapes = Vec::new();
         if let Some(pclntab) = pclntab {
-            let code = go::read(pclntab, |range| dwarf::code_of(file, range), ext);
-            unknown_shapes = code.unknown_shapes;
-            layers.push(code.layer);
+            let go = go::read(pclntab, code, ext);
+            unknown_shapes = go.unknown_shapes;
+            layers.push(go.layer);
         }
         layers.extend([frames.eh_frame, frames.debug_frame]);
-        let text = dwarf::text(file);
+        layers.push(kernel::start(Svma(file.entry()), &text, code));
         Self {
             rows: Rows::overlay(layers, &text),
             text,

@@ -144,11 +144,13 @@ impl Pattern {
         })
     }
 
-    /// The language of the frame; `None` for a class, and where only what a specification names may follow.
+    /// The language of the frame; `None` for a library's, and where only what a specification names may follow.
     pub(super) fn language(&self) -> Option<Language> {
         match self {
             Self::Go(name) if GO_CALLS_NOTHING_ELSE.contains(&name.0.as_str()) => None,
-            Self::Go(_) => Some(Language::Go),
+            Self::Go(_) | Self::GoRuntime | Self::GoScheduler | Self::GoEntry | Self::GoStd => {
+                Some(Language::Go)
+            }
             Self::Own(_) | Self::Inlined(_) | Self::Exported(_) | Self::Library(_) => Some(Language::C),
             _ => None,
         }
@@ -302,7 +304,8 @@ fn is_go_runtime(frame: &str) -> bool {
         matches!(package.split('/').next(), Some("runtime" | "internal" | "sync"))
             && package != "runtime/pprof"
     });
-    (of_runtime || GO_ASSEMBLY.contains(&frame)) && !GO_GLUE.contains(&frame)
+    // Go 1.27 forgets the package of closures in functions that it puts inside others of another package.
+    (of_runtime || frame.starts_with("_.") || GO_ASSEMBLY.contains(&frame)) && !GO_GLUE.contains(&frame)
 }
 
 fn is_go_entry(frame: &str) -> bool {

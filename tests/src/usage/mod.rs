@@ -2,8 +2,8 @@
 
 mod sys;
 
+use crate::profiler::drain;
 use anyhow::{Context, Result};
-use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
@@ -54,12 +54,6 @@ pub fn of(command: &mut Command) -> Result<Usage> {
         stdout,
         stderr,
     })
-}
-
-fn drain(mut pipe: impl Read) -> std::io::Result<String> {
-    let mut bytes = Vec::new();
-    pipe.read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

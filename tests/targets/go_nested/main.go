@@ -5,7 +5,12 @@ package main
 // #include "nested.h"
 import "C"
 
-import "gotarget"
+import (
+	"os"
+	"runtime"
+
+	"gotarget"
+)
 
 const (
 	heavy = 20000 // steps: the time goes into the layers
@@ -105,6 +110,11 @@ func second() {
 
 func main() {
 	expected = round(0)
+	if len(os.Args) > 1 && os.Args[1] == "storm" {
+		// The signals that make a profile come from outside of the runtime.
+		runtime.SetCPUProfileRate(1)
+		C.c_storm()
+	}
 	go second()
 	gotarget.Start(nil)
 	own := work(0)

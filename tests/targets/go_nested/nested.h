@@ -4,3 +4,6 @@
 uint64_t c_outer(uint64_t x, int n);
 uint64_t c_mid(uint64_t x, int n);
 uint64_t c_inner(uint64_t x, int n);
+
+/* Starts a thread that interrupts the others with SIGPROF, which the Go runtime handles, all the time. */
+void c_storm(void);

@@ -1,16 +1,11 @@
 //! What honouring traceback hooks costs a program.
 
 use super::Figure;
-use anyhow::{Context, Result, ensure};
-use profiler_tests::profiler::{Recorder, Recording};
+use super::paired::{self, PAIRS, record, recorded, round, spread};
+use anyhow::{Result, ensure};
 use profiler_tests::programs::{self, Form, Program};
 use profiler_tests::target::Target;
-use rustix::process::Signal;
 
-/// How often each comparison is made: the middle one counts.
-const PAIRS: usize = 12;
-/// Rounds of work, of a tenth of a second, on each side of a comparison.
-const ROUNDS: usize = 10;
 /// Recordings whose stops are looked at.
 const RECORDINGS: usize = 40;
 /// So often that a question is more than the differences between two measurements.
@@ -24,7 +19,11 @@ pub(super) fn run() -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for callbacks in [0, 2] {
         for (rate, promised) in [("99", "1 %"), ("999", "3 %")] {
-            figures.push(slowdown(&program, callbacks, rate, promised)?);
+            let what = format!("slowdown at {rate} Hz, {callbacks} contexts");
+            let args = ["-F", rate, "--hooks=require"];
+            figures.push(paired::slowdown(&program, callbacks, &what, promised, |pid| {
+                paired::recorder(pid, &args)
+            })?);
         }
         figures.push(question(&program, callbacks)?);
     }
@@ -34,26 +33,6 @@ pub(super) fn run() -> Result<Vec<Figure>> {
     }
     figures.push(symbolizer(&program)?);
     Ok(figures)
-}
-
-/// How much more CPU time the same work takes while it is recorded.
-fn slowdown(program: &Program, callbacks: u32, rate: &str, promised: &str) -> Result<Figure> {
-    let mut target = Target::start(program.command())?;
-    let mut slower = Vec::new();
-    let mut before = work(&mut target, callbacks)?;
-    for _ in 0..PAIRS {
-        let (recorded, _) = recorded(&mut target, callbacks, &["-F", rate, "--hooks=require"])?;
-        let after = work(&mut target, callbacks)?;
-        slower.push(recorded / ((before + after) / 2.0) * 100.0 - 100.0);
-        before = after;
-    }
-    target.finish()?;
-    let (least, middle, most) = spread(&mut slower)?;
-    Ok(Figure::new(
-        format!("slowdown at {rate} Hz, {callbacks} contexts ({least:.2} to {most:.2} %)"),
-        format!("{middle:.2} %"),
-        promised,
-    ))
 }
 
 /// The time of a question: of the signal, the handler and the hook.
@@ -128,39 +107,4 @@ fn symbolizer(program: &Program) -> Result<Figure> {
         format!("{}", calls * 1_000_000 / time_us),
         "",
     ))
-}
-
-/// CPU time of [`ROUNDS`] rounds of work, in nanoseconds.
-fn work(target: &mut Target, callbacks: u32) -> Result<f64> {
-    (0..ROUNDS).map(|_| round(target, callbacks)).sum()
-}
-
-fn round(target: &mut Target, callbacks: u32) -> Result<f64> {
-    target.command(&format!("work {callbacks}"))?;
-    target.read_line()?.parse().context("not a time")
-}
-
-/// The same while it is recorded.
-fn recorded(target: &mut Target, callbacks: u32, args: &[&str]) -> Result<(f64, Recording)> {
-    record(target, args, |target| work(target, callbacks))
-}
-
-fn record<T>(
-    target: &mut Target,
-    args: &[&str],
-    work: impl FnOnce(&mut Target) -> Result<T>,
-) -> Result<(T, Recording)> {
-    let pid = target.pid().to_string();
-    let mut recorder = Recorder::start(["-p", &pid, "--no-kernel"].iter().chain(args))?;
-    recorder.wait_until_sampling()?;
-    let done = work(target)?;
-    recorder.signal(Signal::INT)?;
-    Ok((done, recorder.wait()?))
-}
-
-/// The least, the middle and the largest of some values, which are sorted then.
-fn spread(values: &mut [f64]) -> Result<(f64, f64, f64)> {
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.get(values.len() / 2).context("nothing was measured")?;
-    Ok((values[0], *middle, values[values.len() - 1]))
 }

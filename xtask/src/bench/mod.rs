@@ -3,7 +3,12 @@
 
 mod check;
 mod check_aa;
+mod cost;
 mod hooks;
+mod page;
+mod paired;
+mod start;
+mod walk;
 
 use anyhow::{Result, bail};
 
@@ -15,6 +20,21 @@ struct Part {
 }
 
 const PARTS: &[Part] = &[
+    Part {
+        name: "walk",
+        about: "what the BPF program takes for a sample and for a frame (needs root)",
+        run: walk::run,
+    },
+    Part {
+        name: "cost",
+        about: "what a recording costs its target and the machine, beside `perf record` (needs root; six minutes)",
+        run: cost::run,
+    },
+    Part {
+        name: "start",
+        about: "how long a recording takes to begin and to end (needs root)",
+        run: start::run,
+    },
     Part {
         name: "check",
         about: "time and memory of `profiler check` and `profiler diff` on large profiles",
@@ -50,8 +70,8 @@ impl Figure {
     }
 }
 
-/// Measures the parts of these names, or all of them, one after the other.
-pub fn run(names: &[String]) -> Result<()> {
+/// Measures the parts of these names, or all of them, one after the other. `keep`: and puts the table into [`page::NAME`].
+pub fn run(names: &[String], keep: bool) -> Result<()> {
     for name in names {
         if !PARTS.iter().any(|part| part.name == name) {
             bail!("there is no part \"{name}\"; there are:\n{}", list());
@@ -65,6 +85,9 @@ pub fn run(names: &[String]) -> Result<()> {
         }
     }
     println!("\n{}", table(&figures));
+    if keep {
+        page::write(names, &figures)?;
+    }
     Ok(())
 }
 
@@ -78,14 +101,20 @@ fn list() -> String {
 }
 
 fn table(figures: &[Figure]) -> String {
-    let mut text = format!("{:<66} {:>10} {:>10}\n", "", "found", "promised");
+    let mut text = format!("{:<84} {:>10} {:>10}\n", "", "found", "promised");
     for figure in figures {
         text.push_str(&format!(
-            "{:<66} {:>10} {:>10}\n",
+            "{:<84} {:>10} {:>10}\n",
             figure.what, figure.found, figure.promised
         ));
     }
     text
+}
+
+/// The middle of some values, which are sorted then; and the least and the largest, as text.
+fn spread_of(values: &mut [f64], unit: &str) -> Result<(f64, String)> {
+    let (least, middle, most) = paired::spread(values)?;
+    Ok((middle, format!(" ({least:.2} to {most:.2} {unit})")))
 }
 
 /// Median and largest of some durations or sizes.
@@ -107,7 +136,7 @@ mod tests {
 
     #[test]
     fn an_unknown_part_is_answered_with_the_known_ones() {
-        let error = run(&["speed".to_owned()]).unwrap_err().to_string();
+        let error = run(&["speed".to_owned()], false).unwrap_err().to_string();
         assert!(
             error.contains("\"speed\"") && error.contains("check-aa"),
             "{error}"

@@ -154,8 +154,8 @@ impl GoRuntime {
     }
 
     /// What the walk in the kernel needs. `tls_g` is the offset of g from the thread pointer in bytes: that of
-    /// [`TlsG::Fixed`], or what the process has in the [`TlsG::GotSlot`].
-    pub fn abi(&self, bias: Bias, tls_g: i64) -> GoLayout {
+    /// [`TlsG::Fixed`], or what the process has in the [`TlsG::GotSlot`]; `text` is where its Go code is.
+    pub fn abi(&self, bias: Bias, tls_g: i64, text: Range<Svma>) -> GoLayout {
         let crosscall2 = self.crosscall2.as_ref();
         GoLayout {
             present: 1,
@@ -169,6 +169,8 @@ impl GoRuntime {
             m_curg: self.layout.m_curg,
             crosscall2: crosscall2.map_or(0, |range| range.start.to_avma(bias).0),
             crosscall2_size: crosscall2.map_or(0, |range| range.end.0.saturating_sub(range.start.0)),
+            text: text.start.to_avma(bias).0,
+            text_size: text.end.0.saturating_sub(text.start.0),
         }
     }
 }

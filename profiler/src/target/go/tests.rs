@@ -108,7 +108,8 @@ fn the_walk_gets_addresses_of_the_process() {
         .expect("a form");
     let runtime = understood(build);
     let crosscall2 = runtime.crosscall2.clone().expect("a program with C");
-    let abi = runtime.abi(Bias(0x5555_0000_0000), -16);
+    let abi = runtime.abi(Bias(0x5555_0000_0000), -16, Svma(0x1000)..Svma(0x3000));
+    assert_eq!((abi.text, abi.text_size), (0x5555_0000_1000, 0x2000));
     assert_eq!((abi.present, abi.tls_g), (1, -16));
     assert_eq!(abi.crosscall2, crosscall2.start.0 + 0x5555_0000_0000);
     assert_eq!(abi.crosscall2_size, crosscall2.end.0 - crosscall2.start.0);

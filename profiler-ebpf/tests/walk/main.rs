@@ -1,12 +1,14 @@
 //! The walk against stacks laid out by hand: the code that runs in the kernel, on the host.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use profiler_abi::go::GoLayout;
+use profiler_abi::go::{GoLayout, MAX_RUNTIMES};
 use profiler_abi::rule::{ExtRule, GoSwitch, Rule};
 use profiler_abi::sample::{Regs, UserWord};
 use profiler_abi::stop::StopReason;
 use profiler_ebpf::walk::{self, FETCH_WORDS, Machine, State};
 use std::collections::BTreeMap;
+
+mod go;
 
 /// A process made of words and rules.
 #[derive(Default)]
@@ -17,7 +19,7 @@ struct Host {
     ext: Vec<ExtRule>,
     regs: [u64; Regs::WORDS],
     fetched: [u64; FETCH_WORDS],
-    go: GoLayout,
+    go: [GoLayout; MAX_RUNTIMES],
     limit: usize,
     words: Vec<u64>,
 }
@@ -75,8 +77,8 @@ impl Machine for Host {
         self.regs[index as usize] = value;
     }
 
-    fn go(&self) -> GoLayout {
-        self.go
+    fn go(&self, runtime: usize) -> GoLayout {
+        self.go[runtime]
     }
 }
 
@@ -112,7 +114,7 @@ impl Host {
     fn run(&mut self) -> (Vec<UserWord>, StopReason) {
         let mut state = State::default();
         walk::start(&mut state, self);
-        if self.go.present != 0 {
+        if self.go[0].present != 0 {
             walk::find_g(&mut state, self, THREAD_POINTER);
         }
         for _ in 0..1000 {
@@ -236,6 +238,23 @@ fn a_system_call_belongs_to_its_function_and_not_to_what_follows() {
     let (frames, stop) = host.run();
     assert_eq!(frames, [Exact(MIDDLE - 2), ReturnAddress(ROOT + 1)]);
     assert_eq!(stop, StopReason::Root);
+}
+
+#[test]
+fn a_handler_that_was_set_up_on_the_way_out_of_a_system_call_stands_at_its_first_instruction() {
+    for (before, at) in [([0xcc, 0xcc], MIDDLE), ([0x0f, 0x05], MIDDLE - 2)] {
+        let mut host = Host::new(MIDDLE, 0x7000, 0);
+        host.regs[Regs::ORIG_RAX as usize] = 202;
+        host.code(LEAF, sp(8));
+        host.code(MIDDLE, sp(8));
+        host.code(ROOT, Rule::END);
+        let code = u64::from_le_bytes([0, 0, 0, 0, 0, 0, before[0], before[1]]);
+        host.stack(MIDDLE - 8, &[code]);
+        host.stack(0x7000, &[ROOT + 1]);
+        let (frames, stop) = host.run();
+        assert_eq!(frames, [Exact(at), ReturnAddress(ROOT + 1)]);
+        assert_eq!(stop, StopReason::Root);
+    }
 }
 
 /// The last 8 bytes of code before a return address, for a call with these last 6 bytes.
@@ -372,6 +391,43 @@ fn code_without_rules_is_crossed_by_its_frame_pointer() {
 }
 
 #[test]
+fn a_function_without_rules_that_has_no_record_yet_or_no_more_keeps_its_caller() {
+    let endbr_push = [0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5];
+    let starts: [(&[u8], u64, u64); 5] = [
+        (&[0x55, 0x48, 0x89, 0xe5], 0, 0),
+        (&endbr_push, 0, 0),
+        (&[0x55, 0x48, 0x89, 0xe5], 1, 8),
+        (&[0x55, 0x48, 0x8b, 0xec], 1, 8),
+        (&[0xc3], 0, 0),
+    ];
+    for (code, at, pushed) in starts {
+        // The frame pointer is that of the caller, MIDDLE.
+        let mut host = Host::new(LEAF + at, 0x7000, 0x7020);
+        let byte = |address: u64| code.get((address - LEAF) as usize).copied().unwrap_or(0x90);
+        for start in [LEAF, LEAF + at] {
+            let word = std::array::from_fn(|i| byte(start + i as u64));
+            host.memory.insert(start, u64::from_le_bytes(word));
+        }
+        host.code(LEAF, Rule::NONE);
+        host.code(MIDDLE, Rule::NONE);
+        host.code(ROOT, Rule::END);
+        host.stack(0x7000, &[0x7020, 0, 0, 0, 0x9999, ROOT + 1]);
+        host.stack(0x7000 + pushed, &[MIDDLE + 9]);
+        let (frames, stop) = host.run();
+        assert_eq!(
+            frames,
+            [
+                Exact(LEAF + at),
+                ReturnAddress(MIDDLE + 9),
+                ReturnAddress(ROOT + 1)
+            ],
+            "{code:x?} at {at}"
+        );
+        assert_eq!(stop, StopReason::Root);
+    }
+}
+
+#[test]
 fn a_frame_pointer_that_leads_nowhere_is_named_as_a_missing_rule() {
     for bp in [0, 0x6ff8, 0x7021, 0x7000 + (2 << 20), 0x7020] {
         let mut host = Host::new(LEAF, 0x7000, bp);
@@ -424,240 +480,4 @@ fn deep_recursion_is_cut_at_the_root() {
     let (frames, stop) = host.run();
     assert_eq!((frames.len(), stop), (512, StopReason::MaxFrames));
     assert_eq!(frames[0], Exact(LEAF));
-}
-
-mod go {
-    //! A goroutine that called C, which called back, three deep, on two stacks.
-
-    use super::*;
-
-    const G: u64 = 0x9100;
-    const G0: u64 = 0x9200;
-    const M: u64 = 0x9300;
-
-    const C_CODE: u64 = 0x20000;
-    const ASMCGOCALL: u64 = 0x30000;
-    const CGOCALLBACK: u64 = 0x30100;
-    const CROSSCALL2: u64 = 0x30200;
-    const GOEXIT: u64 = 0x30300;
-    const SYSTEMSTACK: u64 = 0x30400;
-    const MORESTACK: u64 = 0x30500;
-    const GOGO: u64 = 0x30600;
-    const GO_CODE: u64 = 0x40000;
-
-    /// Top of the goroutine's stack.
-    const HI: u64 = 0xc000;
-
-    fn layout() -> GoLayout {
-        GoLayout {
-            present: 1,
-            g_m: 48,
-            tls_g: -8,
-            g_stack_hi: 8,
-            g_sched_sp: 56,
-            g_sched_pc: 64,
-            g_goid: 152,
-            m_g0: 0,
-            m_curg: 184,
-            crosscall2: CROSSCALL2,
-            crosscall2_size: 0x100,
-        }
-    }
-
-    /// A thread that runs goroutine `G` on M, with TLS g = `tls`.
-    fn host(pc: u64, sp: u64, tls: u64) -> Host {
-        let mut host = Host::new(pc, sp, 0xbad);
-        host.go = layout();
-        host.memory.extend([
-            (THREAD_POINTER - 8, tls),
-            (G + 48, M),
-            (G0 + 48, M),
-            (M, G0),
-            (M + 184, G),
-            (G + 8, HI),
-        ]);
-        host.code(C_CODE, super::sp(16));
-        host.code(GO_CODE, super::sp(16));
-        host.code(CROSSCALL2, super::sp(16));
-        host.code(ASMCGOCALL, Rule::go(GoSwitch::AsmCgoCall, 0));
-        host.code(CGOCALLBACK, Rule::go(GoSwitch::CgoCallback, 0));
-        host.code(SYSTEMSTACK, Rule::go(GoSwitch::SystemStack, 0));
-        host.code(MORESTACK, Rule::go(GoSwitch::MoreStack, 0));
-        host.code(GOGO, Rule::go(GoSwitch::Gogo, 0));
-        host.code(GOEXIT, Rule::END);
-        host
-    }
-
-    /// The system stack's end of `asmcgocall` at `sp`, for a goroutine whose stack pointer is `go_sp`.
-    fn asmcgocall(host: &mut Host, sp: u64, go_sp: u64) {
-        host.stack(sp, &[HI - go_sp, G]);
-    }
-
-    /// The frame of `cgocallback` at `at`: the older one, and the context.
-    fn cgocallback(host: &mut Host, at: u64, older: u64, context: u64) {
-        host.stack(at, &[older, 0, 0, 0xb9, CROSSCALL2 + 1, 0, 0, context]);
-    }
-
-    #[test]
-    fn three_callbacks_deep_every_frame_stands_in_its_place() {
-        // System stack, from high to low; goroutine's stack likewise:
-        //   0x7f00 asmcgocall of the outer call      0xbfe0 record under the outer cgocall
-        //   0x7e00 cgocallback frame (context 0x11)  0xbf80 record under the inner cgocall
-        //   0x7d00 asmcgocall of the inner call
-        //   0x7c00 cgocallback frame (no context), 0x7b00 asmcgocall of the innermost call
-        let mut host = host(C_CODE + 2, 0x7af0, G0);
-        host.memory.insert(G0 + 56, 0x7bf0);
-        // Innermost C, called by asmcgocall at 0x7b00: returns to it.
-        host.stack(0x7af0, &[0, ASMCGOCALL + 1]);
-        asmcgocall(&mut host, 0x7b00, 0xbf00);
-        // The goroutine's part of the inner callback: asmcgocall's record, a Go frame, cgocallback.
-        host.stack(0xbf00, &[0xb1, GO_CODE + 1, 0, CGOCALLBACK + 1]);
-        // Its frame is where g0.sched.sp pointed when asmcgocall started: within the gap above 0x7b00.
-        cgocallback(&mut host, 0x7bf0, 0x7df0, 0);
-        // crosscall2 (CFA = sp + 16), its C caller, then asmcgocall of the next segment.
-        host.stack(0x7bf0 + 40, &[0, C_CODE + 3]);
-        // That overlaps words 5.. of the frame above: as on a real stack, they are its arguments.
-        host.stack(0x7bf0 + 40 + 16, &[0, ASMCGOCALL + 1]);
-        let segment = 0x7bf0 + 40 + 32;
-        asmcgocall(&mut host, segment, 0xbf80);
-        host.stack(0xbf80, &[0xb2, GO_CODE + 2, 0, CGOCALLBACK + 1]);
-        let outer = segment + 0x20;
-        host.memory.insert(0x7bf0, outer);
-        cgocallback(&mut host, outer, 0xdead, 0x11);
-        // Word 7 of the frame is the context; crosscall2's frame starts at word 5, so give it a larger one.
-        host.code(CROSSCALL2, sp(16));
-        host.stack(outer + 40, &[0, C_CODE + 5]);
-        host.memory.insert(outer + 56, 0x11);
-        host.code(C_CODE, sp(16));
-        host.stack(outer + 64, &[ASMCGOCALL + 1]);
-        let last = outer + 72;
-        asmcgocall(&mut host, last, 0xbfe0);
-        host.stack(0xbfe0, &[0xb3, GO_CODE + 3, 0, GOEXIT + 1]);
-
-        let (frames, stop) = host.run();
-        let expected = [
-            Exact(C_CODE + 2),
-            ReturnAddress(ASMCGOCALL + 1),
-            ReturnAddress(GO_CODE + 1),
-            ReturnAddress(CGOCALLBACK + 1),
-            ReturnAddress(CROSSCALL2 + 1),
-            ReturnAddress(C_CODE + 3),
-            ReturnAddress(ASMCGOCALL + 1),
-            ReturnAddress(GO_CODE + 2),
-            ReturnAddress(CGOCALLBACK + 1),
-            UserWord::Context,
-        ];
-        assert_eq!(frames[..expected.len()], expected);
-        assert_eq!(
-            host.words[expected.len()],
-            0x11,
-            "the raw context follows its tag"
-        );
-        assert_eq!(
-            frames[frames.len() - 2..],
-            [ReturnAddress(GO_CODE + 3), ReturnAddress(GOEXIT + 1)]
-        );
-        assert_eq!(stop, StopReason::Root);
-    }
-
-    #[test]
-    fn a_callback_that_is_just_being_entered_is_not_taken_for_the_older_one() {
-        // g0.sched.sp names the newest frame already (0x7a00), but the walk has passed it on the system stack: the
-        // callback on the goroutine is the one before.
-        let mut host = host(C_CODE + 2, 0x7af0, G0);
-        host.memory.insert(G0 + 56, 0x7a00);
-        cgocallback(&mut host, 0x7a00, 0x7b10, 0);
-        host.stack(0x7af0, &[0, ASMCGOCALL + 1]);
-        asmcgocall(&mut host, 0x7b00, 0xbf00);
-        host.stack(0xbf00, &[0xb1, GO_CODE + 1, 0, CGOCALLBACK + 1]);
-        cgocallback(&mut host, 0x7b10, 0, 0);
-        host.stack(0x7b10 + 40, &[0, GOEXIT + 1]);
-        assert_eq!(host.run().1, StopReason::Root);
-    }
-
-    #[test]
-    fn a_list_without_the_callback_is_refused() {
-        let mut host = host(GO_CODE, 0xbf00, G);
-        host.memory.insert(G0 + 56, 0x7a00);
-        host.stack(0xbf00, &[0, CGOCALLBACK + 1]);
-        host.stack(0x7a00, &[0, 0, 0, 0, GO_CODE + 1, 0, 0, 0]);
-        assert_eq!(host.run().1, StopReason::BadCgoCallback);
-    }
-
-    #[test]
-    fn the_runtime_on_the_system_stack_leads_back_to_the_goroutine() {
-        let mut host = host(GO_CODE, 0x7f00, G0);
-        host.stack(0x7f00, &[0, SYSTEMSTACK + 1]);
-        host.memory.insert(G + 56, 0xbf00);
-        host.stack(0xbf00, &[0xb1, GO_CODE + 9, 0, GOEXIT + 1]);
-        let (frames, stop) = host.run();
-        assert_eq!(
-            frames,
-            [
-                Exact(GO_CODE),
-                ReturnAddress(SYSTEMSTACK + 1),
-                ReturnAddress(GO_CODE + 9),
-                ReturnAddress(GOEXIT + 1)
-            ]
-        );
-        assert_eq!(stop, StopReason::Root);
-    }
-
-    #[test]
-    fn growing_a_stack_leads_back_to_the_function_that_needed_it() {
-        const PROLOGUE: u64 = 0x50000;
-        let mut host = host(GO_CODE, 0x7f00, G0);
-        host.code(PROLOGUE, sp(8));
-        host.stack(0x7f00, &[0, MORESTACK + 1]);
-        host.memory.extend([(G + 56, 0xbf00), (G + 64, PROLOGUE + 3)]);
-        host.stack(0xbf00, &[GOEXIT + 1]);
-        let (frames, stop) = host.run();
-        assert_eq!(
-            frames[2..],
-            [ReturnAddress(PROLOGUE + 3), ReturnAddress(GOEXIT + 1)]
-        );
-        assert_eq!(stop, StopReason::Root);
-    }
-
-    #[test]
-    fn a_goroutine_that_left_the_thread_is_not_its_caller() {
-        let mut host = host(GO_CODE, 0x7f00, G0);
-        host.memory.insert(M + 184, 0);
-        host.stack(0x7f00, &[0, MORESTACK + 1]);
-        let (frames, stop) = host.run();
-        assert_eq!(frames, [Exact(GO_CODE), ReturnAddress(MORESTACK + 1)]);
-        assert_eq!(stop, StopReason::Root);
-    }
-
-    #[test]
-    fn a_goroutine_about_to_start_stands_at_its_first_instruction() {
-        let mut host = host(GOGO + 8, 0xbf00, G);
-        host.code(GO_CODE, sp(8));
-        host.memory.insert(G + 64, GO_CODE);
-        host.stack(0xbf00, &[GOEXIT + 1]);
-        let (frames, stop) = host.run();
-        assert_eq!(
-            frames,
-            [Exact(GOGO + 8), Exact(GO_CODE), ReturnAddress(GOEXIT + 1)]
-        );
-        assert_eq!(stop, StopReason::Root);
-    }
-
-    #[test]
-    fn nonsense_on_the_system_stack_is_refused_and_not_followed() {
-        for words in [[0, G], [8, 0], [1 << 40, G], [12, G]] {
-            let mut host = host(C_CODE, 0x7af0, G0);
-            host.stack(0x7af0, &[0, ASMCGOCALL + 1]);
-            host.stack(0x7b00, &words);
-            assert_eq!(host.run().1, StopReason::BadCgoCall, "{words:x?}");
-        }
-    }
-
-    #[test]
-    fn without_g_no_switch_is_followed() {
-        for code in [SYSTEMSTACK, MORESTACK, CGOCALLBACK, GOGO] {
-            let mut host = host(code, 0x7af0, 0);
-            assert_eq!(host.run().1, StopReason::NoG, "{code:#x}");
-        }
-    }
 }
