@@ -420,7 +420,8 @@ fn allowed(hz: u64, limit: Option<u64>) -> Result<u64, String> {
 fn milliseconds(text: &str) -> Result<std::time::Duration, String> {
     let ms: f64 = text.parse().map_err(|error| format!("{error}"))?;
     std::time::Duration::try_from_secs_f64(ms / 1e3)
-        .map_err(|_| "it has to be a number of milliseconds, 0 or more".into())
+        .ok()
+        .ok_or_else(|| "it has to be a number of milliseconds, 0 or more".into())
 }
 
 fn duration(text: &str) -> Result<std::time::Duration, String> {
