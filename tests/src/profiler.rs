@@ -108,12 +108,25 @@ impl Recorder {
         Ok(Self { child, folder })
     }
 
+    /// Likewise, with more variables in its environment.
+    pub fn start_with<S: AsRef<OsStr>>(
+        args: impl IntoIterator<Item = S>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let (mut command, folder) = Self::command(args)?;
+        command.envs(environment.iter().copied());
+        let child = command.spawn().context("cannot start the profiler")?;
+        Ok(Self { child, folder })
+    }
+
     /// The command that [`Recorder::start`] starts, and the folder of its outputs.
     pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<(Command, TempDir)> {
         let folder = TempDir::new()?;
         let mut command = command([OsStr::new("record"), OsStr::new("-o")])?;
         command.arg(folder.path().join("out.folded"));
         command.arg("-o").arg(folder.path().join("out.pb.gz"));
+        // No server is asked unless a test has one.
+        command.env_remove("DEBUGINFOD_URLS");
         command
             .arg("--summary-json")
             .arg(folder.path().join("summary.json"));
@@ -121,7 +134,7 @@ impl Recorder {
         Ok((command, folder))
     }
 
-    /// Waits until the profiler samples: until it holds the link of a BPF program to a perf event. An error if it
+    /// Waits until the profiler samples: until it holds the link of a BPF program to a perf event, or to the scheduler. An error if it
     /// ends before.
     pub fn wait_until_sampling(&mut self) -> Result<()> {
         let start = Instant::now();
@@ -150,7 +163,8 @@ impl Recorder {
         fds.into_iter()
             .flatten()
             .flatten()
-            .any(|fd| fs::read_to_string(fd.path()).is_ok_and(|info| info.contains("link_type:\tperf")))
+            .filter_map(|fd| fs::read_to_string(fd.path()).ok())
+            .any(|info| info.contains("link_type:\tperf") || info.contains("tp_name:\tsched_switch"))
     }
 
     /// The profiler's process id.
@@ -349,6 +363,11 @@ impl Summary {
     /// Answers of hooks that were for another instruction than the one that was sampled.
     pub fn mismatched_answers(&self) -> Result<u64> {
         self.number("/hooks/refused/the answer was for another instruction")
+    }
+
+    /// Waits that are in a profile of time off the CPU, and those that were too short for it.
+    pub fn waits(&self) -> Result<(u64, u64)> {
+        Ok((self.number("/off_cpu/blocks")?, self.number("/off_cpu/short")?))
     }
 
     /// Samples that are not in the profile.
