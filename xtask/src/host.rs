@@ -69,6 +69,13 @@ pub const QEMU: &[Package] = &[Package {
     present: || answers("qemu-system-x86_64", &["--version"]),
 }];
 
+/// An interpreter to be recorded.
+pub const PYTHON: &[Package] = &[Package {
+    debian: "python3",
+    elsewhere: "Python 3.11 or later",
+    present: || answers("python3", &["--version"]),
+}];
+
 /// What reads manual pages.
 pub const GROFF: &[Package] = &[Package {
     debian: "groff-base",

@@ -109,7 +109,8 @@ impl Machine {
                 .chain(host::CXX)
                 .chain(host::MUSL)
                 .chain(host::DEBUG_FILES)
-                .chain(host::SQLITE),
+                .chain(host::SQLITE)
+                .chain(host::PYTHON),
             why,
         )?;
         host::require(host::GROFF, "to read the manual pages")?;

@@ -102,8 +102,9 @@ const GO_ENTRY: &[&str] = &[
     "runtime.runfinq",
 ];
 
-/// Assembly of the runtime and of `internal/bytealg` whose names have no package.
-const GO_ASSEMBLY: &[&str] = &[
+/// Functions of the runtime whose names have another package or none: assembly, what the runtime does for `time`, and what the
+/// compiler puts inside its functions.
+const GO_NAMELESS: &[&str] = &[
     "aeshashbody",
     "callRet",
     "cmpbody",
@@ -114,7 +115,17 @@ const GO_ASSEMBLY: &[&str] = &[
     "indexbody",
     "indexbytebody",
     "memeqbody",
+    "math/bits.Mul32",
+    "math/bits.Mul64",
+    "racecall",
+    "racecalladdr",
+    "racecallatomic",
+    "racecallback",
+    "racefuncenter",
     "setg_gcc",
+    "time.newTimer",
+    "time.resetTimer",
+    "time.stopTimer",
 ];
 
 impl Pattern {
@@ -289,7 +300,7 @@ fn is_go_std(frame: &str) -> bool {
         "sort", "strconv", "strings", "sync", "syscall", "time", "unicode", "unsafe",
     ];
     go_package(frame).is_some_and(|package| STD.contains(&package.split('/').next().unwrap_or(package)))
-        || GO_ASSEMBLY.contains(&frame)
+        || GO_NAMELESS.contains(&frame)
 }
 
 fn is_go(frame: &str) -> bool {
@@ -305,7 +316,7 @@ fn is_go_runtime(frame: &str) -> bool {
             && package != "runtime/pprof"
     });
     // Go 1.27 forgets the package of closures in functions that it puts inside others of another package.
-    (of_runtime || frame.starts_with("_.") || GO_ASSEMBLY.contains(&frame)) && !GO_GLUE.contains(&frame)
+    (of_runtime || frame.starts_with("_.") || GO_NAMELESS.contains(&frame)) && !GO_GLUE.contains(&frame)
 }
 
 fn is_go_entry(frame: &str) -> bool {

@@ -71,7 +71,7 @@ FRAME static void *storm(void *unused) {
   volatile uint64_t x = 1;
   for (;;) {
     pthread_kill(worker, SIGPROF);
-    x = burn(x, 20000);
+    x = burn(x, 5000);
   }
   return unused;
 }
