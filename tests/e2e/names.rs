@@ -10,8 +10,13 @@ use std::fs;
 
 /// The program with hooks, which says of every context that it is `c_down`, and of every address that it is `hooked`.
 fn start(toolchain: &str, hooks: &str) -> Result<Target> {
+    start_with(toolchain, hooks, "symbolizer.c")
+}
+
+/// The same with another symbolizer.
+fn start_with(toolchain: &str, hooks: &str, symbolizer: &str) -> Result<Target> {
     let program = programs::go("go_hooks", toolchain, Form::Exe, "")?;
-    let library = programs::native_library("go_hooks/symbolizer.c")?.path;
+    let library = programs::native_library(&format!("go_hooks/{symbolizer}"))?.path;
     let mut command = program.command();
     command.arg(&library);
     let mut target = Target::start(command)?;
@@ -102,6 +107,25 @@ fn without_a_symbolizer_object_files_give_the_names() -> Result<()> {
     ensure!(names["named"] == 0 && names["snapshots"] == 0, "{names}");
     let reason = &names["not_asked"]["the program has registered no symbolizer"];
     ensure!(reason.as_u64() > Some(0), "{names}");
+    ensure!(target.finish()?.status.success());
+    Ok(())
+}
+
+#[test]
+fn object_files_name_the_functions_of_which_the_symbolizer_knows_the_file_only() -> Result<()> {
+    let _guard = exclusive();
+    let target = start_with("local", "tcs", "library/object_symbolizer.c")?;
+    let recording = recorder(&target, "2", &[])?.wait()?;
+    let named = through(&recording, "c_down")?;
+    ensure!(named > 20, "{named}\n{:?}", recording.stderr);
+    let by_file = |stack: &[String]| stack.iter().any(|frame| frame.starts_with("[go_hooks"));
+    let stacks = &recording.stacks()?.stacks;
+    ensure!(!stacks.iter().any(|stack| by_file(stack.user())), "{stacks:?}");
+    let names = recording.summary()?.hook_names();
+    ensure!(
+        names["named"] == 0 && names["unknown"].as_u64() > Some(0),
+        "{names}"
+    );
     ensure!(target.finish()?.status.success());
     Ok(())
 }

@@ -63,7 +63,16 @@ impl Stripped {
         seconds: Option<&str>,
         end: impl FnOnce(Recorder) -> Result<Recording>,
     ) -> Result<Recording> {
-        let target = Target::start(Command::new(&self.program))?;
+        Self::record_target(Command::new(&self.program), environment, seconds, end)
+    }
+
+    fn record_target(
+        command: Command,
+        environment: &[(&str, &str)],
+        seconds: Option<&str>,
+        end: impl FnOnce(Recorder) -> Result<Recording>,
+    ) -> Result<Recording> {
+        let target = Target::start(command)?;
         let pid = target.pid().to_string();
         let mut args = vec!["-p", &pid, "-F", "499", "--no-kernel"];
         args.extend(seconds.into_iter().flat_map(|seconds| ["-d", seconds]));
@@ -207,6 +216,21 @@ fn a_stripped_program_has_files_and_lines_if_its_debug_file_is_beside_it() -> Re
     let text = &recording.stderr;
     ensure!(!text.contains("separate debug files"), "{text}");
     Ok(())
+}
+
+#[test]
+fn debug_files_are_looked_for_where_the_process_has_them() -> Result<()> {
+    let _guard = exclusive();
+    let stripped = Stripped::new()?;
+    let here = stripped.program.parent().context("a folder")?;
+    std::fs::create_dir(here.join(".debug"))?;
+    // A file system of its own in the folder, which only the process sees.
+    let script = "cd $1 && mount -t tmpfs none .debug && cp made/program.debug .debug && exec ./stripped";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(here);
+    let recording = Stripped::record_target(command, &[], Some("1"), Recorder::wait)?;
+    ensure!(!here.join(".debug/program.debug").exists());
+    ensure_in_source(&recording)
 }
 
 #[test]

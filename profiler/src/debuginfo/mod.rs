@@ -25,5 +25,5 @@ mod symbols;
 #[cfg(test)]
 mod tests;
 
-pub use roots::{Places, Root};
+pub use roots::{Places, Root, Roots};
 pub use symbols::Symbols;

@@ -3,9 +3,12 @@
 use crate::target::map_file;
 use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A root directory. It stays what it is when the process that has it ends.
@@ -55,26 +58,39 @@ impl Root {
     }
 }
 
-impl Places {
-    /// Those of a process.
-    pub fn of(pid: u32) -> Self {
-        let own = Root::open(&format!("/proc/{pid}/root")).ok();
-        let host = || Root::open("/").ok();
-        if own.is_some() && sees_our_files(pid) {
-            return Self { own, host: None };
+/// The root directories of processes. Each is opened once: processes of a container share theirs, most share ours.
+#[derive(Debug, Default)]
+pub struct Roots(HashMap<View, Root>);
+
+/// What tells how a process sees files: its mount namespace and its root directory, as `/proc` has them.
+type View = (PathBuf, PathBuf);
+
+impl Roots {
+    /// Where the files of a process are looked for.
+    pub fn places(&mut self, pid: u32) -> Places {
+        let (theirs, ours) = (view(&pid.to_string()), view("self"));
+        if theirs.is_some() && theirs == ours {
+            let own = self.root(theirs, "/");
+            return Places { own, host: None };
         }
-        Self { own, host: host() }
+        Places {
+            own: self.root(theirs, &format!("/proc/{pid}/root")),
+            host: self.root(ours, "/"),
+        }
+    }
+
+    fn root(&mut self, view: Option<View>, directory: &str) -> Option<Root> {
+        match self.0.entry(view?) {
+            Entry::Occupied(known) => Some(known.get().clone()),
+            Entry::Vacant(new) => Some(new.insert(Root::open(directory).ok()?).clone()),
+        }
     }
 }
 
-/// Whether a process has our mount namespace and our root directory.
-fn sees_our_files(pid: u32) -> bool {
-    let same = |link: &str| {
-        let of = |process: &str| std::fs::read_link(format!("/proc/{process}/{link}")).ok();
-        let theirs = of(&pid.to_string());
-        theirs.is_some() && theirs == of("self")
-    };
-    same("ns/mnt") && same("root")
+/// How a process sees files; `None` if it is gone.
+fn view(process: &str) -> Option<View> {
+    let link = |name: &str| std::fs::read_link(format!("/proc/{process}/{name}")).ok();
+    Some((link("ns/mnt")?, link("root")?))
 }
 
 /// `name` as a path from `folder`, with `.` and `..` left to the kernel; as it is if it is absolute.
@@ -92,7 +108,7 @@ pub(super) fn folder_of(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::{Places, Root, folder_of, join};
+    use super::{Root, Roots, folder_of, join};
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -145,10 +161,12 @@ mod tests {
 
     #[test]
     fn a_process_like_ours_is_looked_at_once() {
-        let ours = Places::of(std::process::id());
+        let mut roots = Roots::default();
+        let ours = roots.places(std::process::id());
         assert!(ours.own.is_some() && ours.host.is_none());
-        let gone = Places::of(u32::MAX);
+        let gone = roots.places(u32::MAX);
         assert!(gone.own.is_none() && gone.host.is_some());
+        assert_eq!(roots.0.len(), 1, "and opened once");
     }
 
     #[test]

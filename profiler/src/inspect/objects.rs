@@ -1,7 +1,7 @@
 //! The code that a process has mapped, and names for addresses in it.
 
 use crate::addr::{Avma, Bias};
-use crate::debuginfo::{Places, Symbols};
+use crate::debuginfo::{Places, Roots, Symbols};
 use crate::explain::explain;
 use crate::gopclntab::Pclntab;
 use crate::target::files;
@@ -63,9 +63,10 @@ impl Objects {
     /// Reads what `process` has mapped.
     pub(super) fn read(process: &Process) -> Result<Self, process::Error> {
         let mut ext = ExtTable::default();
+        let places = Roots::default().places(process.pid);
         let objects = group(process.maps()?)
             .into_iter()
-            .map(|entries| Loaded::read(process, entries, &mut ext));
+            .map(|entries| Loaded::read(process, &places, entries, &mut ext));
         Ok(Self(objects.collect()))
     }
 
@@ -109,7 +110,7 @@ impl Objects {
 }
 
 impl Loaded {
-    fn read(process: &Process, entries: Vec<MapEntry>, ext: &mut ExtTable) -> Self {
+    fn read(process: &Process, places: &Places, entries: Vec<MapEntry>, ext: &mut ExtTable) -> Self {
         let name = entries
             .first()
             .map(|entry| entry.name.clone())
@@ -126,18 +127,23 @@ impl Loaded {
             object: None,
             pclntab: None,
         };
-        loaded.code.rules = loaded.read_object(process, ext);
+        loaded.code.rules = loaded.read_object(process, places, ext);
         loaded
     }
 
-    fn read_object(&mut self, process: &Process, ext: &mut ExtTable) -> Result<Covered, String> {
+    fn read_object(
+        &mut self,
+        process: &Process,
+        places: &Places,
+        ext: &mut ExtTable,
+    ) -> Result<Covered, String> {
         let Some(entry) = self.entries.first() else {
             return Err("not mapped".into());
         };
         let data = files::contents(process, entry).map_err(|error| explain(&error))?;
         let file = object::File::parse(&data[..]).map_err(|error| error.to_string())?;
-        let places = Places::of(process.pid);
-        let symbols = Symbols::open(data.clone(), entry.path(), places).map_err(|error| error.to_string())?;
+        let symbols =
+            Symbols::open(data.clone(), entry.path(), places.clone()).map_err(|error| error.to_string())?;
         match Pclntab::find(&file, &data) {
             Ok(pclntab) => self.pclntab = pclntab,
             Err(error) => {

@@ -72,7 +72,7 @@ pub struct HookAnswers {
 pub struct HookNames {
     /// Named by a symbolizer.
     pub named: u64,
-    /// A symbolizer was asked, and does not know them.
+    /// A symbolizer was asked, and does not know their functions.
     pub unknown: u64,
     /// With which a conversation was not as it should be, by what was odd. They may have names.
     pub odd: Vec<(&'static str, u64)>,

@@ -2,7 +2,7 @@
 
 use super::images::ModuleIdx;
 use super::objects::Object;
-use crate::debuginfo::Places;
+use crate::debuginfo::Roots;
 use crate::explain::explain;
 use crate::inject;
 use crate::target::files;
@@ -54,12 +54,12 @@ impl Loader {
         std::thread::Builder::new()
             .name("object-loader".into())
             .spawn(move || {
-                let mut ext = ExtTable::default();
+                let (mut ext, mut roots) = (ExtTable::default(), Roots::default());
                 let mut waiting = Vec::new();
                 while let Some(job) = smallest(&work, &mut waiting) {
                     let object = contents(&job)
                         .and_then(|bytes| {
-                            Object::read(job.entry.path(), &bytes, Places::of(job.pid), &mut ext)
+                            Object::read(job.entry.path(), &bytes, roots.places(job.pid), &mut ext)
                         })
                         .map(Box::new);
                     let ext_rules = ext.rules().to_vec();

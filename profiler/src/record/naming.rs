@@ -224,10 +224,11 @@ impl Naming {
             if let Conversation::Resting(symbolizer) = &program.conversation {
                 for (_, named) in symbolizer.all() {
                     n_asked += 1;
-                    if named.functions.is_empty() {
-                        names.unknown += 1;
-                    } else {
+                    // Some tell the file that the code is in, and nothing else.
+                    if named.functions.iter().any(|function| function.name.is_some()) {
                         names.named += 1;
+                    } else {
+                        names.unknown += 1;
                     }
                 }
                 for (oddity, n) in symbolizer.oddities() {
