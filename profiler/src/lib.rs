@@ -20,6 +20,8 @@ pub mod merge;
 pub mod profile;
 pub mod symbolize;
 
+pub mod debuginfo;
+
 pub mod format;
 pub mod inject;
 

@@ -312,6 +312,24 @@ impl Summary {
         &self.0["hook_names"]
     }
 
+    /// Modules without symbols, and why.
+    pub fn missing(&self) -> Vec<(String, String)> {
+        self.pairs("modules_without_symbols", "reason")
+    }
+
+    /// Separate debug files: the module, and what became of the file.
+    pub fn debug_files(&self) -> Vec<(String, String)> {
+        self.pairs("debug_files", "outcome")
+    }
+
+    fn pairs(&self, list: &str, what: &str) -> Vec<(String, String)> {
+        let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+        let entries = self.0[list].as_array().into_iter().flatten();
+        entries
+            .map(|entry| (text(entry, "module"), text(entry, what)))
+            .collect()
+    }
+
     /// Answers of hooks that were for another instruction than the one that was sampled.
     pub fn mismatched_answers(&self) -> Result<u64> {
         self.number("/hooks/refused/the answer was for another instruction")

@@ -43,6 +43,25 @@ pub const MUSL: &[Package] = &[Package {
     present: || answers("musl-gcc", &["--version"]),
 }];
 
+/// What takes debug information apart, and packs it.
+pub const DEBUG_FILES: &[Package] = &[
+    Package {
+        debian: "binutils",
+        elsewhere: "binutils, with zstd",
+        present: || answers("dwp", &["--version"]),
+    },
+    Package {
+        debian: "dwz",
+        elsewhere: "dwz",
+        present: || answers("dwz", &["--version"]),
+    },
+    Package {
+        debian: "xz-utils",
+        elsewhere: "xz",
+        present: || answers("xz", &["--version"]),
+    },
+];
+
 /// What boots kernels other than the machine's own.
 pub const QEMU: &[Package] = &[Package {
     debian: "qemu-system-x86",

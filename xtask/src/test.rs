@@ -108,6 +108,7 @@ impl Machine {
                 .iter()
                 .chain(host::CXX)
                 .chain(host::MUSL)
+                .chain(host::DEBUG_FILES)
                 .chain(host::SQLITE),
             why,
         )?;

@@ -20,6 +20,7 @@ pub fn text(profile: &Profile) -> String {
     hook_names(&mut table, profile.summary.hook_names.as_ref());
     let mut out = table.render();
     missing(&mut out, &profile.summary);
+    debug_files(&mut out, &profile.summary);
     out
 }
 
@@ -148,6 +149,31 @@ fn missing(out: &mut String, summary: &Summary) {
     }
 }
 
+fn debug_files(out: &mut String, summary: &Summary) {
+    if summary.debug_files.is_empty() {
+        return;
+    }
+    out.push_str("\nseparate debug files\n");
+    let files = summary.debug_files.iter();
+    let width = files
+        .clone()
+        .map(|file| escape(&file.module).chars().count())
+        .max();
+    let width = width.unwrap_or_default();
+    // Writing to a String cannot fail.
+    for file in files.take(MAX_MODULES) {
+        let _ = writeln!(
+            out,
+            "  {:width$}  {}",
+            escape(&file.module),
+            escape(&file.outcome)
+        );
+    }
+    if let more @ 1.. = summary.debug_files.len().saturating_sub(MAX_MODULES) {
+        let _ = writeln!(out, "  and {more} more");
+    }
+}
+
 /// Rows of label, number and remark, aligned.
 #[derive(Default)]
 struct Table {
@@ -202,6 +228,7 @@ impl Table {
 /// | `hook_names.snapshots`, `hook_names.longest_stop_us` | how many copies of processes were made to ask in, and the longest time that a thread was stopped for one, in microseconds |
 /// | `hook_names.calls`, `hook_names.calling_us` | how often symbolizers were called, and how long that took, in microseconds |
 /// | `modules_without_symbols` | a list of `module`, `samples`, `reason`, most samples first |
+/// | `debug_files` | if there are any: a list of `module`, `outcome` for separate debug files that were refused, fetched or not to be had |
 ///
 /// Names are not escaped beyond what JSON demands.
 pub fn json(profile: &Profile) -> String {
@@ -225,6 +252,8 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hook_names: Option<Names<'a>>,
     modules_without_symbols: Vec<WithoutSymbols<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    debug_files: Vec<DebugFileOf<'a>>,
 }
 
 #[derive(Serialize)]
@@ -309,6 +338,12 @@ struct WithoutSymbols<'a> {
     reason: &'a str,
 }
 
+#[derive(Serialize)]
+struct DebugFileOf<'a> {
+    module: &'a str,
+    outcome: &'a str,
+}
+
 impl<'a> Document<'a> {
     fn of(profile: &'a Profile) -> Self {
         let (meta, summary) = (&profile.meta, &profile.summary);
@@ -349,6 +384,14 @@ impl<'a> Document<'a> {
             withheld_ticks: summary.withheld_ticks,
             hooks: summary.hooks.as_ref().map(Hooks::of),
             hook_names: summary.hook_names.as_ref().map(Names::of),
+            debug_files: summary
+                .debug_files
+                .iter()
+                .map(|file| DebugFileOf {
+                    module: &file.module,
+                    outcome: &file.outcome,
+                })
+                .collect(),
             modules_without_symbols: summary
                 .missing
                 .iter()

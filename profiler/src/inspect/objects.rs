@@ -1,9 +1,9 @@
 //! The code that a process has mapped, and names for addresses in it.
 
 use crate::addr::{Avma, Bias};
+use crate::debuginfo::{Places, Symbols};
 use crate::explain::explain;
 use crate::gopclntab::Pclntab;
-use crate::symbolize;
 use crate::target::files;
 use crate::target::maps::MapEntry;
 use crate::target::process::{self, Process};
@@ -52,7 +52,7 @@ pub(super) struct Loaded {
     pub(super) code: Code,
     pub(super) entries: Vec<MapEntry>,
     /// The file and its names, if it is an object.
-    pub(super) object: Option<(Bytes, symbolize::Object)>,
+    pub(super) object: Option<(Bytes, Symbols)>,
     pub(super) pclntab: Option<Pclntab>,
 }
 
@@ -92,7 +92,7 @@ impl Objects {
                         .last()
                         .map_or_else(String::new, |name| name.function.clone())
                 })
-                .map_err(|reason| reason.explain()),
+                .map_err(|reason| symbols.explain(&reason)),
             _ => Err("the code is in no object file".to_owned()),
         };
         Place {
@@ -136,7 +136,8 @@ impl Loaded {
         };
         let data = files::contents(process, entry).map_err(|error| explain(&error))?;
         let file = object::File::parse(&data[..]).map_err(|error| error.to_string())?;
-        let symbols = symbolize::Object::parse(data.clone(), None).map_err(|error| error.to_string())?;
+        let places = Places::of(process.pid);
+        let symbols = Symbols::open(data.clone(), entry.path(), places).map_err(|error| error.to_string())?;
         match Pclntab::find(&file, &data) {
             Ok(pclntab) => self.pclntab = pclntab,
             Err(error) => {
@@ -144,8 +145,12 @@ impl Loaded {
                 self.code.problems.push(problem);
             }
         }
-        let rows = ObjectRows::read(&file, self.pclntab.as_ref(), ext);
+        let debug = symbols
+            .debug_file()
+            .and_then(|bytes| object::File::parse(&bytes[..]).ok());
+        let rows = ObjectRows::read(&file, debug.as_ref(), self.pclntab.as_ref(), ext);
         self.code.problems.extend(rows.unknown_shapes.iter().cloned());
+        self.code.problems.extend(symbols.refused());
         let covered = Covered {
             text_bytes: rows.text_bytes(),
             bytes_without_rule: rows.bytes_without_rule(),
@@ -163,7 +168,7 @@ impl Loaded {
         let (_, symbols) = self.object.as_ref()?;
         // The vDSO is an image in memory: the kernel maps its one segment from the start.
         let offset = if entry.is_file() { entry.offset } else { 0 };
-        let stated = symbols.svma_of_offset(offset)?;
+        let stated = symbols.object().svma_of_offset(offset)?;
         Some(Bias(entry.start.wrapping_sub(stated.0)))
     }
 }

@@ -10,4 +10,4 @@ pub use build::Builder;
 pub use model::{
     Frame, FrameId, Kind, Meta, Module, ModuleId, Origin, Profile, Sample, StackId, Thread, ThreadId,
 };
-pub use summary::{HookAnswers, HookNames, Missing, Summary};
+pub use summary::{DebugFile, HookAnswers, HookNames, Missing, Summary};

@@ -27,6 +27,8 @@ pub struct Summary {
     pub hook_names: Option<HookNames>,
     /// Modules that frames were in but that gave them no name, most samples first.
     pub missing: Vec<Missing>,
+    /// What became of separate files with debug information of modules that frames are in, where that is not plain.
+    pub debug_files: Vec<DebugFile>,
 }
 
 /// What became of the questions to traceback hooks. All numbers but [`HookAnswers::longest_stop`] are samples.
@@ -75,6 +77,15 @@ pub struct Missing {
     pub samples: u64,
     /// Why there are no names, and what would give them.
     pub reason: String,
+}
+
+/// A separate file with debug information.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DebugFile {
+    /// The module that it is of, or seemed to be.
+    pub module: String,
+    /// What became of it: a whole sentence without the final stop.
+    pub outcome: String,
 }
 
 impl Summary {

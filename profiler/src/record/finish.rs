@@ -5,16 +5,20 @@ use super::images::{Content, Module, ModuleIdx, Modules};
 use super::naming::Naming;
 use super::objects::Object;
 use crate::addr::{Avma, Svma};
+use crate::hooks::symbolizer::Function;
 use crate::profile::{
-    Builder, Frame, FrameId, Kind, Meta, Missing, Module as ProfileModule, ModuleId, Profile, Summary, Thread,
+    Builder, DebugFile, Frame, FrameId, Kind, Meta, Missing, Module as ProfileModule, ModuleId, Profile,
+    Summary, Thread,
 };
 use crate::symbolize::{Kallsyms, KernelSymbol, Name, PerfMap, Reason};
+use crate::target::maps::MapEntry;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 
-/// What the places of one area are called: for each its frames, innermost first; or why it has no name.
-type Names = Vec<(PlaceIdx, Result<Vec<Name>, Reason>)>;
+/// What the places of one area are called: for each its frames, innermost first; or why it has no name, and what would
+/// give it one.
+type Names = Vec<(PlaceIdx, Result<Vec<Name>, String>)>;
 
 /// Makes the profile.
 pub fn profile(
@@ -47,7 +51,7 @@ pub fn profile(
         }
     }
     let mut frames: HashMap<PlaceIdx, Vec<FrameId>> = HashMap::new();
-    let mut nameless: HashMap<PlaceIdx, Reason> = HashMap::new();
+    let mut nameless: HashMap<PlaceIdx, String> = HashMap::new();
     for (at, named) in names.into_iter().flatten() {
         let place = &collected.places[at.0 as usize];
         let module = match place.area {
@@ -104,7 +108,7 @@ pub fn profile(
             if let Some(reason) = nameless.get(at) {
                 let module = module_name(&collected.places[at.0 as usize], modules);
                 if seen.insert(module.clone()) {
-                    missing.entry(module).or_insert_with(|| (0, reason.explain())).0 += count;
+                    missing.entry(module).or_insert_with(|| (0, reason.clone())).0 += count;
                 }
             }
         }
@@ -120,7 +124,31 @@ pub fn profile(
     summary
         .missing
         .sort_by(|a, b| b.samples.cmp(&a.samples).then_with(|| a.module.cmp(&b.module)));
+    summary.debug_files = debug_files(module_ids.keys().map(|at| modules.get(*at)));
     builder.finish(meta, summary)
+}
+
+/// What became of separate debug files of modules that frames are in, by module.
+fn debug_files<'a>(modules: impl Iterator<Item = &'a Module>) -> Vec<DebugFile> {
+    let of_module = |module: &Module| {
+        let name = file_name(&module.entry);
+        let Content::Object(loaded, _) = &module.content else {
+            return Vec::new();
+        };
+        let Ok(object) = loaded.object.lock() else {
+            return Vec::new();
+        };
+        let refused = object.symbols.refused().into_iter().map(|outcome| DebugFile {
+            module: name.clone(),
+            outcome,
+        });
+        refused.collect()
+    };
+    let mut files: Vec<DebugFile> = modules.flat_map(of_module).collect();
+    // An object can be mapped in several pieces.
+    files.sort();
+    files.dedup();
+    files
 }
 
 /// Names the places of all areas, on as many threads as there are CPUs.
@@ -164,16 +192,19 @@ fn name_area(
     modules: &Modules,
     naming: &Naming,
 ) -> Names {
-    let each = |look_up: &dyn Fn(Avma) -> Result<Vec<Name>, Reason>| {
+    let named = |look_up: &mut dyn FnMut(Avma) -> Result<Vec<Name>, String>| {
         places
             .iter()
             .map(|&at| {
                 let place = &collected.places[at.0 as usize];
-                // What the program itself says about an address goes before what its files say.
-                let said = said(place, naming);
-                (at, said.map_or_else(|| look_up(place.address), Ok))
+                let said = place.said.and_then(|said| naming.named(said));
+                let functions = said.map_or(&[][..], |said| &said.functions);
+                (at, told_or_found(functions, || look_up(place.address)))
             })
             .collect()
+    };
+    let each = |look_up: &dyn Fn(Avma) -> Result<Vec<Name>, Reason>| {
+        named(&mut |address| look_up(address).map_err(|reason| reason.explain()))
     };
     match area {
         Area::Nowhere => each(&|_| Err(Reason::Unmapped)),
@@ -186,7 +217,10 @@ fn name_area(
             let module = modules.get(at);
             match &module.content {
                 Content::Object(loaded, bias) => match loaded.object.lock() {
-                    Ok(object) => each(&|address| name_in_object(&object, address.to_svma(*bias))),
+                    Ok(object) => named(&mut |address| {
+                        let names = name_in_object(&object, address.to_svma(*bias));
+                        names.map_err(|reason| object.symbols.explain(&reason))
+                    }),
                     Err(_) => each(&|_| Err(Reason::Unmapped)),
                 },
                 Content::Pending => each(&|_| {
@@ -209,15 +243,35 @@ fn name_area(
     }
 }
 
-/// The functions at an address that a hook gave, as the program's symbolizer has them; `None` if it has none.
-fn said(place: &Place, naming: &Naming) -> Option<Vec<Name>> {
-    let functions = &naming.named(place.said?)?.functions;
-    let last = functions.len().checked_sub(1)?;
-    let names = functions.iter().enumerate().map(|(i, function)| {
-        let (name, file) = (function.name.as_deref(), function.file.as_deref());
-        Name::told(name, file, function.line, i < last)
-    });
-    Some(names.collect())
+/// The functions at an address. What the program's own symbolizer says goes before what is found otherwise, unless it names
+/// no function: some give the file that the code is in, and nothing else.
+fn told_or_found(
+    told: &[Function],
+    find: impl FnOnce() -> Result<Vec<Name>, String>,
+) -> Result<Vec<Name>, String> {
+    let Some(last) = told.len().checked_sub(1) else {
+        return find();
+    };
+    let names = || {
+        let names = told.iter().enumerate().map(|(i, function)| {
+            let (name, file) = (function.name.as_deref(), function.file.as_deref());
+            Name::told(name, file, function.line, i < last)
+        });
+        names.collect()
+    };
+    if told.iter().any(|function| function.name.is_some()) {
+        return Ok(names());
+    }
+    let mut found = find().unwrap_or_else(|_| names());
+    // A symbol has no line, which the program may know.
+    if let ([name], [function]) = (&mut found[..], told)
+        && name.line.is_none()
+        && function.line.is_some()
+    {
+        name.file.clone_from(&function.file);
+        name.line = function.line;
+    }
+    Ok(found)
 }
 
 /// The map that a JIT compiler left, as the process sees `/tmp`; in a container it may go by another pid.
@@ -308,20 +362,15 @@ fn module_name(place: &Place, modules: &Modules) -> String {
     match place.area {
         Area::Kernel => "kernel".into(),
         Area::Nowhere => "unmapped".into(),
-        Area::Module(at) => {
-            let entry = &modules.get(at).entry;
-            let name = entry
-                .path()
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-                .trim_matches(['[', ']']);
-            if name.is_empty() {
-                "anonymous".into()
-            } else {
-                name.into()
-            }
-        }
+        Area::Module(at) => file_name(&modules.get(at).entry),
+    }
+}
+
+fn file_name(entry: &MapEntry) -> String {
+    let name = entry.path().rsplit('/').next().unwrap_or_default();
+    match name.trim_matches(['[', ']']) {
+        "" => "anonymous".into(),
+        name => name.into(),
     }
 }
 
@@ -331,7 +380,7 @@ fn profile_module(module: &Module) -> ProfileModule {
             .object
             .lock()
             .ok()
-            .and_then(|object| object.symbols.build_id()),
+            .and_then(|object| object.symbols.object().build_id()),
         Content::Pending | Content::Bare(_) => None,
     };
     let entry = &module.entry;
@@ -346,5 +395,66 @@ fn profile_module(module: &Module) -> ProfileModule {
         start: entry.start,
         end: entry.end,
         file_offset: entry.offset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::told_or_found;
+    use crate::hooks::symbolizer::Function;
+    use crate::symbolize::Name;
+
+    fn function(name: Option<&str>, file: &str, line: Option<u32>) -> Function {
+        Function {
+            name: name.map(str::to_owned),
+            file: Some(file.to_owned()),
+            line,
+            entry: None,
+        }
+    }
+
+    fn symbol() -> Name {
+        Name {
+            file: None,
+            ..Name::told(Some("score"), None, None, false)
+        }
+    }
+
+    fn shown(
+        told: &[Function],
+        found: Result<Vec<Name>, String>,
+    ) -> Vec<(String, Option<String>, Option<u32>)> {
+        let names = told_or_found(told, || found).unwrap().into_iter();
+        names.map(|name| (name.function, name.file, name.line)).collect()
+    }
+
+    #[test]
+    fn a_symbolizer_that_knows_the_file_only_is_heard_only_if_nobody_knows_the_function() {
+        let object = function(None, "/usr/bin/server", None);
+        let nobody = || Err("stripped".to_owned());
+        let told = std::slice::from_ref(&object);
+        assert_eq!(
+            shown(told, Ok(vec![symbol()])),
+            [("score".to_owned(), None, None)]
+        );
+        let by_place = ("[server]".to_owned(), Some("/usr/bin/server".to_owned()), None);
+        assert_eq!(shown(told, nobody()), [by_place]);
+
+        let line = [function(None, "/src/score.c", Some(7))];
+        let with_line = ("score".to_owned(), Some("/src/score.c".to_owned()), Some(7));
+        assert_eq!(shown(&line, Ok(vec![symbol()])), [with_line]);
+
+        let named = [
+            function(Some("inner"), "a.c", Some(1)),
+            function(None, "b.c", Some(2)),
+        ];
+        let functions: Vec<_> = shown(&named, Ok(vec![symbol()]))
+            .into_iter()
+            .map(|name| name.0)
+            .collect();
+        assert_eq!(functions, ["inner", "[b.c:2]"]);
+
+        assert_eq!(shown(&[], Ok(vec![symbol()])), [("score".to_owned(), None, None)]);
+        assert_eq!(told_or_found(&[], nobody), nobody());
     }
 }

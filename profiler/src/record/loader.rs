@@ -2,6 +2,7 @@
 
 use super::images::ModuleIdx;
 use super::objects::Object;
+use crate::debuginfo::Places;
 use crate::explain::explain;
 use crate::target::files;
 use crate::target::maps::MapEntry;
@@ -55,7 +56,9 @@ impl Loader {
                 let mut ext = ExtTable::default();
                 for job in work {
                     let object = contents(&job)
-                        .and_then(|bytes| Object::read(job.entry.path(), &bytes, &mut ext))
+                        .and_then(|bytes| {
+                            Object::read(job.entry.path(), &bytes, Places::of(job.pid), &mut ext)
+                        })
                         .map(Box::new);
                     let ext_rules = ext.rules().to_vec();
                     if finished

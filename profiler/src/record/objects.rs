@@ -1,9 +1,9 @@
 //! Files of code that targets have mapped. Each is read once, whoever maps it.
 
 use crate::addr::Svma;
+use crate::debuginfo::{Places, Symbols};
 use crate::gopclntab::Pclntab;
 use crate::hooks::table as hooks;
-use crate::symbolize;
 use crate::target::go::GoRuntime;
 use crate::target::go::sites::HookSites;
 use crate::unwind::{ExtTable, ObjectRows, danger, table};
@@ -13,8 +13,8 @@ use profiler_abi::table::REGION_SHIFT;
 
 /// What an object file says about its code.
 pub struct Object {
-    /// Names and segments.
-    pub symbols: symbolize::Object,
+    /// Names and segments, from the file and from those that belong to it.
+    pub symbols: Symbols,
     /// Go's table of functions.
     pub pclntab: Option<Pclntab>,
     /// The Go runtime, if the object has one.
@@ -38,13 +38,13 @@ pub struct Object {
 const MAX_REGIONS: u32 = 1 << 20;
 
 impl Object {
-    /// Reads the object file that a process has at `path`. Extended rules go to `ext`, which all objects of a recording share.
+    /// Reads the object file that processes with these places have at `path`. Extended rules go to `ext`, which all objects of a recording share.
     ///
     /// # Errors
     /// The bytes are not an ELF file for this machine, or damaged beyond use.
-    pub fn read(path: &str, bytes: &Bytes, ext: &mut ExtTable) -> Result<Self, String> {
+    pub fn read(path: &str, bytes: &Bytes, places: Places, ext: &mut ExtTable) -> Result<Self, String> {
         let file = object::File::parse(&bytes[..]).map_err(|error| error.to_string())?;
-        let symbols = symbolize::Object::parse(bytes.clone(), None).map_err(|error| error.to_string())?;
+        let symbols = Symbols::open(bytes.clone(), path, places).map_err(|error| error.to_string())?;
         let mut problems = Vec::new();
         let mut note = |what: &str, error: &dyn std::fmt::Display| problems.push(format!("{what}: {error}"));
         let pclntab = Pclntab::find(&file, bytes)
@@ -70,7 +70,10 @@ impl Object {
             .find(|symbol| symbol.is_definition() && symbol.name() == Ok("__errno_location"))
             .map(|symbol| Svma(symbol.address()));
 
-        let mut rows = ObjectRows::read(&file, pclntab.as_ref(), ext);
+        let debug = symbols
+            .debug_file()
+            .and_then(|bytes| object::File::parse(&bytes[..]).ok());
+        let mut rows = ObjectRows::read(&file, debug.as_ref(), pclntab.as_ref(), ext);
         for shape in &rows.unknown_shapes {
             note("chains may break in its Go runtime", shape);
         }

@@ -633,6 +633,7 @@ fn place(loaded: Arc<Loaded>, entry: &MapEntry) -> Content {
         // The vDSO is an image in memory: the kernel maps its one segment from the start.
         object
             .symbols
+            .object()
             .svma_of_offset(if entry.is_file() { entry.offset } else { 0 })
     });
     match svma {

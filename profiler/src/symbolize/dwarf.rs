@@ -1,37 +1,59 @@
 //! What DWARF says about an address: the functions that the compiler put inside one another there, with files and
 //! lines. `addr2line` finds them; here are its inputs, its limits, and the line where a function is declared.
 
-use super::declaration::{Declaration, Declarations};
+use super::declaration::{Declaration, Declarations, language_of};
 use super::elf::Elf;
 use super::fuel::{Fuel, Metered};
+use super::sections::{Sections, checked_units};
 use super::{MAX_SYMBOL, demangle, text};
-use addr2line::Context;
-use bytes::Bytes;
-use gimli::{AbbreviationsCacheStrategy, DebugInfoOffset, DwLang, Reader, Section, SectionId};
+use addr2line::{Context, SplitDwarfLoad};
+use gimli::{AbbreviationsCacheStrategy, DwLang, DwarfPackage};
 use self_cell::self_cell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::sync::Arc;
 use thiserror::Error;
+use typed_arena::Arena;
 
 /// The DWARF of one object, indexed by unit; the rest is read when an address asks for it, and only once.
 pub(super) struct Dwarf(Loaded);
 
 self_cell!(
     struct Loaded {
-        owner: Sections,
+        owner: Store,
         #[not_covariant]
         dependent: Index,
     }
 );
 
-/// The sections that frames are found with, decompressed.
-struct Sections {
-    bytes: Vec<(SectionId, Bytes)>,
+/// What is read.
+struct Store {
+    main: Sections,
+    supplementary: Option<Sections>,
+    /// Those of split units, which come while the others are in use.
+    split: Arena<Sections>,
     fuel: Fuel,
 }
 
 struct Index<'a> {
     context: Context<Metered<'a>>,
     declarations: Declarations,
+    package: OnceCell<DwarfPackage<Metered<'a>>>,
+    /// Split units that no lookup has asked for yet, by id.
+    split: RefCell<HashMap<u64, gimli::Dwarf<Metered<'a>>>>,
     fuel: &'a Fuel,
+}
+
+/// A unit whose DWARF is in a file of its own, but for what had to be linked (`-gsplit-dwarf`). The paths come from the
+/// program and may hold anything.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SplitUnit {
+    /// Tells it from other units and from other builds of the same.
+    pub id: u64,
+    /// The file, as the compiler was told to write it.
+    pub path: String,
+    /// The folder in which the compiler ran, if it says so.
+    pub folder: Option<String>,
 }
 
 /// One function at an address.
@@ -56,23 +78,6 @@ pub(super) enum Problem {
     TooCostly,
 }
 
-const SECTIONS: [SectionId; 10] = [
-    SectionId::DebugAbbrev,
-    SectionId::DebugAddr,
-    SectionId::DebugAranges,
-    SectionId::DebugInfo,
-    SectionId::DebugLine,
-    SectionId::DebugLineStr,
-    SectionId::DebugRanges,
-    SectionId::DebugRngLists,
-    SectionId::DebugStr,
-    SectionId::DebugStrOffsets,
-];
-
-/// Units of one object. Each costs about 1 KiB of memory and at least 12 bytes of file.
-const MAX_UNITS: usize = 1 << 18;
-/// Attributes of one kind of entry. Compilers write some twenty; entries of no size can have any number.
-const MAX_ATTRIBUTES: usize = 256;
 /// Functions that are reported for one address.
 const MAX_INLINED: usize = 256;
 /// How many times its size an index may cost to build. What compilers write costs a tenth of its size.
@@ -84,6 +89,8 @@ const LOOKUP_READS: u64 = 8;
 const DECLARATION_READS: u64 = 1 << 20;
 /// Longest path of a source file, in bytes: `PATH_MAX`.
 const MAX_PATH: usize = 4096;
+/// Split units of one object, for each of which there is a file.
+const MAX_SPLIT_UNITS: usize = 8192;
 /// For files so small that proportions say nothing, in bytes.
 const SMALL: u64 = 256 << 10;
 
@@ -95,28 +102,69 @@ impl Problem {
 }
 
 impl Dwarf {
-    /// Indexes the DWARF of a file. `Ok(None)` if it has none, an error if it makes no sense or would cost more
-    /// than it can be worth.
-    pub(super) fn load(elf: &Elf) -> Result<Option<Self>, Problem> {
-        if elf.section(SectionId::DebugInfo.name()).is_none() {
-            return Ok(None);
-        }
-        let bytes: Vec<_> = SECTIONS
-            .into_iter()
-            .filter_map(|id| Some((id, elf.uncompressed(id.name())?)))
-            .collect();
-        let size: u64 = bytes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        let sections = Sections {
-            bytes,
+    /// Indexes the DWARF of a file, which may refer to a supplementary file. An error if it makes no sense or would cost
+    /// more than it can be worth.
+    pub(super) fn load(elf: &Elf, supplementary: Option<&Elf>) -> Result<Self, Problem> {
+        let store = Store {
+            main: Sections::of(elf),
+            supplementary: supplementary.map(Sections::of),
+            split: Arena::new(),
             fuel: Fuel::default(),
         };
-        sections.fuel.add(SMALL + INDEX_READS * size);
-        sections.fuel.start_here();
-        let loaded = Loaded::try_new(sections, |sections| {
-            Index::new(sections).map_err(|problem| problem.in_view_of(&sections.fuel))
+        let size = store.size();
+        store.fuel.add(SMALL + INDEX_READS * size);
+        store.fuel.start_here();
+        let loaded = Loaded::try_new(store, |store| {
+            Index::new(store).map_err(|problem| problem.in_view_of(&store.fuel))
         })?;
         loaded.borrow_owner().fuel.add(LOOKUP_READS * size);
-        Ok(Some(Self(loaded)))
+        Ok(Self(loaded))
+    }
+
+    /// Adds the package of all split units.
+    pub(super) fn add_package(&self, elf: &Elf) -> Result<(), Problem> {
+        self.0.with_dependent(|store, index| {
+            let sections = store.add_split(Sections::of_package(elf));
+            let package = DwarfPackage::load(
+                |id| Ok::<_, gimli::Error>(sections.reader(id, &store.fuel)),
+                Metered::new(&[], &store.fuel),
+            )?;
+            // A second one would be of no use: no lookup would find out.
+            let _ = index.package.set(package);
+            Ok(())
+        })
+    }
+
+    /// Adds the file of a split unit, if it has that id; says which it has.
+    pub(super) fn add_split_unit(&self, id: u64, elf: &Elf) -> Result<Option<u64>, Problem> {
+        self.0.with_dependent(|store, index| {
+            if store.split.len() >= MAX_SPLIT_UNITS {
+                return Err(Problem::TooCostly);
+            }
+            let sections = store.add_split(Sections::of_split_units(elf));
+            let mut dwarf = sections.dwarf(&store.fuel)?;
+            dwarf.file_type = gimli::DwarfFileType::Dwo;
+            checked_units(&dwarf)?;
+            let Some(header) = dwarf.units().next()? else {
+                return Ok(None);
+            };
+            let found = dwarf.unit(header)?.dwo_id.map(|id| id.0);
+            if found == Some(id) {
+                index.split.borrow_mut().insert(id, dwarf);
+            }
+            Ok(found)
+        })
+    }
+
+    /// The split units that say what is at an address, and that are still missing.
+    pub(super) fn split_units(&self, address: u64) -> Vec<SplitUnit> {
+        if address == u64::MAX {
+            return Vec::new();
+        }
+        self.0.with_dependent(|store, index| {
+            store.fuel.start_here();
+            index.load_split_units(address)
+        })
     }
 
     /// The functions at an address, the innermost first; none if DWARF does not know the address. A last frame
@@ -137,31 +185,77 @@ impl Dwarf {
     /// Bytes that were read so far, and that could be read in all.
     #[cfg(test)]
     pub(super) fn reads(&self) -> (u64, u64) {
-        let sections = self.0.borrow_owner();
-        let size: u64 = sections.bytes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        let granted = SMALL + (INDEX_READS + LOOKUP_READS) * size;
-        (granted - sections.fuel.left(), granted)
+        let store = self.0.borrow_owner();
+        let granted = SMALL + (INDEX_READS + LOOKUP_READS) * store.size();
+        (granted - store.fuel.left(), granted)
+    }
+}
+
+impl Store {
+    /// Size of all that is there from the beginning, in bytes.
+    fn size(&self) -> u64 {
+        self.main.size() + self.supplementary.as_ref().map_or(0, Sections::size)
+    }
+
+    /// Keeps sections of split units.
+    fn add_split(&self, sections: Sections) -> &Sections {
+        self.fuel
+            .add(SMALL + (INDEX_READS + LOOKUP_READS) * sections.size());
+        self.split.alloc(sections)
     }
 }
 
 impl<'a> Index<'a> {
-    fn new(sections: &'a Sections) -> Result<Self, Problem> {
-        let section = |id: SectionId| {
-            let found = sections.bytes.iter().find(|(of, _)| *of == id);
-            Metered::new(found.map_or(&[], |(_, bytes)| &bytes[..]), &sections.fuel)
-        };
-        let mut dwarf = gimli::Dwarf::load(|id| Ok::<_, gimli::Error>(section(id)))?;
+    fn new(store: &'a Store) -> Result<Self, Problem> {
+        let mut dwarf = store.main.dwarf(&store.fuel)?;
         let units = checked_units(&dwarf)?;
         dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::Duplicates);
+        let mut in_supplementary = Vec::new();
+        if let Some(sections) = &store.supplementary {
+            let mut supplementary = sections.dwarf(&store.fuel)?;
+            in_supplementary = checked_units(&supplementary)?;
+            supplementary.populate_abbreviations_cache(AbbreviationsCacheStrategy::Duplicates);
+            dwarf.set_sup(supplementary);
+        }
         let context = Context::from_dwarf(dwarf)?;
         Ok(Self {
             context,
-            declarations: Declarations::new(units),
-            fuel: &sections.fuel,
+            declarations: Declarations::new(units, in_supplementary),
+            package: OnceCell::new(),
+            split: RefCell::default(),
+            fuel: &store.fuel,
         })
     }
 
+    /// Lets lookups of an address use the split units that are there. Those that are not:
+    fn load_split_units(&self, address: u64) -> Vec<SplitUnit> {
+        let mut missing = Vec::new();
+        for (wanted, put) in self.context.preload_units(address) {
+            match self.split_unit(&wanted) {
+                // Damaged units are left out when their functions are looked for.
+                Some(dwarf) => drop(put(Some(dwarf))),
+                None => missing.push(SplitUnit::new(&wanted)),
+            }
+        }
+        missing
+    }
+
+    fn split_unit(&self, wanted: &SplitDwarfLoad<Metered<'a>>) -> Option<Arc<gimli::Dwarf<Metered<'a>>>> {
+        let mut dwarf = self.split.borrow_mut().remove(&wanted.dwo_id.0).or_else(|| {
+            let found = self
+                .package
+                .get()?
+                .find_cu(wanted.dwo_id, &wanted.parent)
+                .ok()??;
+            checked_units(&found).ok()?;
+            Some(found)
+        })?;
+        dwarf.make_dwo(&wanted.parent);
+        Some(Arc::new(dwarf))
+    }
+
     fn frames(&self, address: u64) -> Result<Vec<Frame>, Problem> {
+        self.load_split_units(address);
         let mut found = self.context.find_frames(address).skip_all_loads()?;
         let unit = self.context.find_dwarf_and_unit(address).skip_all_loads();
         let mut frames: Vec<Frame> = Vec::new();
@@ -173,6 +267,8 @@ impl<'a> Index<'a> {
                 (Some(text(function.name.bytes(), MAX_SYMBOL)), function.language)
             });
             let name = name.filter(|name| !name.is_empty());
+            // What is left of a split unit in the program may not say it.
+            let language = language.or_else(|| language_of(unit.as_ref()?));
             let scoped = is_cpp(language)
                 && name
                     .as_ref()
@@ -201,49 +297,15 @@ impl<'a> Index<'a> {
     }
 }
 
-/// The offsets of all units, if there are not too many, and if none has kinds of entries that would make entries
-/// of a byte cost as much as entries of a megabyte: `gimli` walks over attributes of no size without reading.
-fn checked_units(dwarf: &gimli::Dwarf<Metered<'_>>) -> Result<Vec<DebugInfoOffset>, Problem> {
-    let mut offsets = Vec::new();
-    let mut tables = Vec::new();
-    let mut units = dwarf.units();
-    while let Some(header) = units.next()? {
-        if offsets.len() == MAX_UNITS {
-            return Err(Problem::TooCostly);
-        }
-        offsets.extend(header.debug_info_offset());
-        tables.push(header.debug_abbrev_offset().0);
-    }
-    tables.sort_unstable();
-    tables.dedup();
-    for table in tables {
-        let mut reader = *dwarf.debug_abbrev.reader();
-        reader.skip(table)?;
-        check_abbreviations(reader)?;
-    }
-    Ok(offsets)
-}
-
-fn check_abbreviations(mut table: Metered<'_>) -> Result<(), Problem> {
-    while !table.is_empty() && table.read_uleb128()? != 0 {
-        let _tag = table.read_uleb128()?;
-        let _has_children = table.read_u8()?;
-        let mut attributes = 0;
-        loop {
-            let (name, form) = (table.read_uleb128()?, table.read_uleb128()?);
-            if form == u64::from(gimli::DW_FORM_implicit_const.0) {
-                table.read_sleb128()?;
-            }
-            if (name, form) == (0, 0) {
-                break;
-            }
-            attributes += 1;
-            if attributes > MAX_ATTRIBUTES {
-                return Err(Problem::TooCostly);
-            }
+impl SplitUnit {
+    fn new(load: &SplitDwarfLoad<Metered<'_>>) -> Self {
+        let path = |path: Option<&Metered<'_>>| path.map(|path| text(path.bytes(), MAX_PATH));
+        Self {
+            id: load.dwo_id.0,
+            path: path(load.path.as_ref()).unwrap_or_default(),
+            folder: path(load.comp_dir.as_ref()),
         }
     }
-    Ok(())
 }
 
 fn is_cpp(language: Option<DwLang>) -> bool {

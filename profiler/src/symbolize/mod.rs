@@ -12,18 +12,23 @@ mod dwarf;
 mod elf;
 mod fuel;
 mod kallsyms;
+mod links;
+mod mini;
 mod object;
 mod perf_map;
 mod plt;
 mod reason;
+mod sections;
 mod symbols;
 mod told;
 
 #[cfg(test)]
 mod tests;
 
+pub use dwarf::SplitUnit;
 pub use elf::Error;
 pub use kallsyms::{Kallsyms, KernelSymbol};
+pub use links::AltLink;
 pub use object::Object;
 pub use perf_map::PerfMap;
 pub use reason::Reason;

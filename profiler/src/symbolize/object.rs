@@ -1,14 +1,14 @@
 //! One object file as a source of names.
 
 use super::demangle;
-use super::dwarf::{Dwarf, Frame};
+use super::dwarf::{Dwarf, Frame, SplitUnit};
 use super::elf::{Elf, Error, Section, Segment};
+use super::links::{self, AltLink};
 use super::symbols::{NameAt, Symbol, SymbolTable};
-use super::{Name, Reason, plt, string_at};
+use super::{Name, Reason, mini, plt};
 use crate::addr::Svma;
 use crate::profile::Kind;
 use bytes::Bytes;
-use flate2::Crc;
 use object::LittleEndian as LE;
 use object::elf::{self, Sym64};
 use object::pod;
@@ -16,23 +16,33 @@ use object::read::elf::Sym;
 use std::cell::OnceCell;
 use std::fmt;
 
-/// One ELF file, with its separate debug file if there is one.
+/// One ELF file, with the separate files that belong to it as far as the caller has found them.
 ///
-/// Symbols are sorted when it is made; DWARF is read at the first lookup and then as far as lookups need it. It
-/// is `Send` but not `Sync`: several objects can be asked on several threads.
+/// What has to be found: a *debug file* if the file itself has no DWARF ([`Object::wants_debug_file`]); a
+/// *supplementary file* if one of the two refers to it ([`Object::alt_link`]); and for an address whose unit is split
+/// ([`Object::split_units`]) the package (`.dwp`) that all such units are in, or the file (`.dwo`) of the unit.
+///
+/// Symbols are sorted at the first lookup; DWARF is read then, and as far as lookups need it. It is `Send` but not
+/// `Sync`: several objects can be asked on several threads.
 ///
 /// # What a hostile file can cost
 ///
-/// Memory and time grow with the size of the file and with nothing else: sections do not unpack to more than 64
+/// Memory and time grow with the size of the files and with nothing else: sections do not unpack to more than 64
 /// times their size, all lookups together read the DWARF a fixed number of times, inlined functions go a limited
 /// way down, and names are cut at 64 KiB.
 pub struct Object {
     elf: Elf,
     debug: Option<Elf>,
-    symbols: SymbolTable,
-    /// There is no `.symtab`: `symbols` has what is exported and imported, if anything.
-    stripped: bool,
+    supplementary: Option<Elf>,
+    symbols: OnceCell<Symbols>,
     dwarf: OnceCell<Result<Option<Dwarf>, String>>,
+}
+
+/// The names of functions that are not from DWARF.
+struct Symbols {
+    table: SymbolTable,
+    /// There is no `.symtab`: `table` has what is exported and imported, if anything.
+    stripped: bool,
 }
 
 /// What can name an address, in the order in which they are asked.
@@ -46,51 +56,115 @@ const SOURCES: [Source; 2] = [Source::Dwarf, Source::Symbols];
 
 /// Granularity of mappings on x86-64, in bytes.
 const PAGE: u64 = 4096;
-/// `n_type` of the note of owner `GNU` that holds the build id.
-const NT_GNU_BUILD_ID: u32 = 3;
-/// `n_type` of the note of owner `Go` that holds the build id (cmd/link/internal/ld/elf.go).
-const ELF_NOTE_GOBUILDID_TAG: u32 = 4;
+/// The section that an object has if it has DWARF.
+const DEBUG_INFO: &str = ".debug_info";
 
 impl Object {
-    /// Reads a file and, if there is one, the file with its DWARF and symbols. The latter must belong to the same
-    /// build, which is told by the GNU build id, or else by the checksum in `.gnu_debuglink`.
+    /// Reads a file and, if it has been found, the file with its DWARF and symbols ([`Object::add_debug_file`]).
     ///
     /// Tables of symbols that are damaged count as absent: other sources may still name the addresses.
     pub fn parse(file: Bytes, debug: Option<Bytes>) -> Result<Self, Error> {
-        let elf = Elf::parse(&file)?;
-        let debug = match debug {
-            Some(bytes) => {
-                let debug = Elf::parse(&bytes)?;
-                check_same_build(&elf, &debug, &bytes)?;
-                Some(debug)
-            }
-            None => None,
-        };
-        let (symbols, stripped) = symbol_table(&elf, debug.as_ref());
-        Ok(Self {
-            stripped,
-            elf,
-            debug,
-            symbols,
+        let mut object = Self {
+            elf: Elf::parse(&file)?,
+            debug: None,
+            supplementary: None,
+            symbols: OnceCell::new(),
             dwarf: OnceCell::new(),
+        };
+        if let Some(debug) = debug {
+            object.add_debug_file(debug)?;
+        }
+        Ok(object)
+    }
+
+    /// Whether a debug file would say more: the file has no DWARF of its own, and no debug file so far.
+    pub fn wants_debug_file(&self) -> bool {
+        self.debug.is_none() && self.elf.section(DEBUG_INFO).is_none()
+    }
+
+    /// Adds the file with its DWARF and symbols. It must be of the same build, which is told by the GNU build id, or else
+    /// by the checksum in `.gnu_debuglink`.
+    pub fn add_debug_file(&mut self, file: Bytes) -> Result<(), Error> {
+        let debug = Elf::parse(&file)?;
+        links::check_same_build(&self.elf, &debug, &file)?;
+        self.debug = Some(debug);
+        self.symbols.take();
+        self.dwarf.take();
+        Ok(())
+    }
+
+    /// The supplementary file that the DWARF refers to, unless it has been added.
+    pub fn alt_link(&self) -> Option<AltLink> {
+        if self.supplementary.is_some() {
+            return None;
+        }
+        links::alt_link(self.with_dwarf()?)
+    }
+
+    /// Adds the supplementary file. It must have the build id that the DWARF asks for.
+    pub fn add_supplementary_file(&mut self, file: &Bytes) -> Result<(), Error> {
+        let supplementary = Elf::parse(file)?;
+        if let Some(link) = self.with_dwarf().and_then(links::alt_link) {
+            links::check_build_id(&link.build_id, links::gnu_build_id(&supplementary))?;
+        }
+        self.supplementary = Some(supplementary);
+        self.dwarf.take();
+        Ok(())
+    }
+
+    /// The units whose DWARF a lookup of the address would read, and that are in files of their own which have not been
+    /// added. A lookup gives up those that are still missing for good.
+    pub fn split_units(&self, address: Svma) -> Vec<SplitUnit> {
+        self.dwarf()
+            .map(|dwarf| dwarf.split_units(address.0))
+            .unwrap_or_default()
+    }
+
+    /// Adds the package that holds all split units. Each is told by its id when it is looked for.
+    pub fn add_package(&self, file: &Bytes) -> Result<(), Error> {
+        let package = Elf::parse(file)?;
+        let Some(dwarf) = self.dwarf() else { return Ok(()) };
+        dwarf
+            .add_package(&package)
+            .map_err(|problem| Error::Damaged(problem.to_string()))
+    }
+
+    /// Adds the file of a split unit. It must have the id that the unit asks for.
+    pub fn add_split_unit(&self, unit: &SplitUnit, file: &Bytes) -> Result<(), Error> {
+        let split = Elf::parse(file)?;
+        let Some(dwarf) = self.dwarf() else { return Ok(()) };
+        let found = dwarf
+            .add_split_unit(unit.id, &split)
+            .map_err(|problem| Error::Damaged(problem.to_string()))?;
+        if found == Some(unit.id) {
+            return Ok(());
+        }
+        let shown = |id| format!("unit id {id:016x}");
+        Err(Error::DebugFileDiffers {
+            expected: shown(unit.id),
+            found: found.map_or_else(|| "no unit id".to_owned(), shown),
         })
     }
 
     /// The GNU build id, in hexadecimal; else that of Go, as it is.
     pub fn build_id(&self) -> Option<String> {
-        gnu_build_id(&self.elf).or_else(|| self.go_build_id())
+        self.gnu_build_id().or_else(|| self.go_build_id())
+    }
+
+    /// The GNU build id, in hexadecimal.
+    pub fn gnu_build_id(&self) -> Option<String> {
+        links::gnu_build_id(&self.elf)
     }
 
     /// The build id that the Go linker writes: four words with slashes between them.
     pub fn go_build_id(&self) -> Option<String> {
-        let note = self.elf.note(b"Go", ELF_NOTE_GOBUILDID_TAG)?;
-        Some(String::from_utf8_lossy(&note).into_owned())
+        links::go_build_id(&self.elf)
     }
 
     /// Name and checksum (CRC-32) of the debug file that the program asks for in `.gnu_debuglink`. A name, not a
     /// path; it comes from the file and may hold anything but a slash.
     pub fn debug_link(&self) -> Option<(String, u32)> {
-        let (name, checksum) = debug_link(&self.elf)?;
+        let (name, checksum) = links::debug_link(&self.elf)?;
         let name = String::from_utf8(name.to_vec()).ok()?;
         (!name.is_empty() && !name.contains('/')).then_some((name, checksum))
     }
@@ -145,7 +219,7 @@ impl Object {
             .enumerate()
             .map(|(i, frame)| {
                 let symbol = if i == last {
-                    self.symbols.lookup(address.0)
+                    self.symbols().table.lookup(address.0)
                 } else {
                     None
                 };
@@ -155,7 +229,11 @@ impl Object {
     }
 
     fn by_symbols(&self, address: Svma) -> Option<Vec<Name>> {
-        let symbol = self.symbols.lookup(address.0).filter(|name| !name.is_empty())?;
+        let symbol = self
+            .symbols()
+            .table
+            .lookup(address.0)
+            .filter(|name| !name.is_empty())?;
         Some(vec![Name::of_symbol(&symbol)])
     }
 
@@ -165,21 +243,33 @@ impl Object {
         let sections = &self.elf.sections;
         if !sections.is_empty() && !sections.iter().any(in_code) {
             Reason::NotCode
-        } else if self.stripped {
+        } else if self.symbols().stripped {
             Reason::NoSymbols
         } else {
             Reason::BetweenSymbols
         }
     }
 
+    fn symbols(&self) -> &Symbols {
+        self.symbols
+            .get_or_init(|| symbols_of(&self.elf, self.debug.as_ref()))
+    }
+
+    /// The file that has the DWARF.
+    fn with_dwarf(&self) -> Option<&Elf> {
+        [Some(&self.elf), self.debug.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|elf| elf.section(DEBUG_INFO).is_some())
+    }
+
     fn dwarf(&self) -> Option<&Dwarf> {
         let loaded = self.dwarf.get_or_init(|| {
-            for elf in [Some(&self.elf), self.debug.as_ref()].into_iter().flatten() {
-                if let Some(dwarf) = Dwarf::load(elf).map_err(|problem| problem.to_string())? {
-                    return Ok(Some(dwarf));
-                }
-            }
-            Ok(None)
+            let Some(elf) = self.with_dwarf() else {
+                return Ok(None);
+            };
+            let dwarf = Dwarf::load(elf, self.supplementary.as_ref());
+            dwarf.map(Some).map_err(|problem| problem.to_string())
         });
         loaded.as_ref().ok()?.as_ref()
     }
@@ -223,45 +313,9 @@ fn name_of(frame: Frame, symbol: Option<&[u8]>, inlined: bool) -> Option<Name> {
     })
 }
 
-fn gnu_build_id(elf: &Elf) -> Option<String> {
-    let note = elf.note(b"GNU", NT_GNU_BUILD_ID)?;
-    Some(note.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// `.gnu_debuglink`: a name, zeros up to a multiple of four, a CRC-32.
-fn debug_link(elf: &Elf) -> Option<(&[u8], u32)> {
-    let data = &elf.section(".gnu_debuglink")?.data;
-    let name = string_at(data, 0, data.len())?;
-    let at = (name.len() + 1).next_multiple_of(4);
-    let checksum = data.get(at..at + 4)?.try_into().ok()?;
-    Some((name, u32::from_le_bytes(checksum)))
-}
-
-fn check_same_build(elf: &Elf, debug: &Elf, debug_bytes: &[u8]) -> Result<(), Error> {
-    let differ = |expected, found| Error::DebugFileDiffers { expected, found };
-    match (gnu_build_id(elf), gnu_build_id(debug)) {
-        (Some(expected), Some(found)) if expected == found => Ok(()),
-        (Some(expected), Some(found)) => Err(differ(
-            format!("build id {expected}"),
-            format!("build id {found}"),
-        )),
-        _ => {
-            let mut checksum = Crc::new();
-            checksum.update(debug_bytes);
-            match debug_link(elf) {
-                Some((_, expected)) if expected != checksum.sum() => Err(differ(
-                    format!("checksum {expected:08x}"),
-                    format!("checksum {:08x}", checksum.sum()),
-                )),
-                _ => Ok(()),
-            }
-        }
-    }
-}
-
-/// The functions of `.symtab`, from whichever file has one, else of `.dynsym`, and the slots of the linkage table;
-/// and whether there is no `.symtab`.
-fn symbol_table(elf: &Elf, debug: Option<&Elf>) -> (SymbolTable, bool) {
+/// The functions of `.symtab`, from whichever file has one, else of `.dynsym` and of the mini-debuginfo; and the slots of
+/// the linkage table.
+fn symbols_of(elf: &Elf, debug: Option<&Elf>) -> Symbols {
     let mut code: Vec<_> = elf
         .sections
         .iter()
@@ -272,19 +326,29 @@ fn symbol_table(elf: &Elf, debug: Option<&Elf>) -> (SymbolTable, bool) {
     let static_symbols = [Some(elf), debug]
         .into_iter()
         .flatten()
-        .find_map(|elf| functions(elf, elf::SHT_SYMTAB));
+        .find_map(|elf| functions(elf, elf::SHT_SYMTAB, NameAt::Symbols));
     let stripped = static_symbols.is_none();
-    let (mut symbols, strings) = static_symbols
-        .or_else(|| functions(elf, elf::SHT_DYNSYM))
-        .unwrap_or_default();
+    let (mut symbols, strings) = static_symbols.unwrap_or_else(|| {
+        let exported = functions(elf, elf::SHT_DYNSYM, NameAt::Dynamic).unwrap_or_default();
+        let mini = mini::unpack(elf)
+            .and_then(|mini| functions(&mini, elf::SHT_SYMTAB, NameAt::Symbols))
+            .unwrap_or_default();
+        ([exported.0, mini.0].concat(), mini.1)
+    });
     symbols.extend(plt::slots(elf));
     let dynamic_strings = strings_of(elf, elf::SHT_DYNSYM).unwrap_or_default();
-    let table = SymbolTable::new(symbols, &code, strings, dynamic_strings);
-    (table, stripped)
+    Symbols {
+        table: SymbolTable::new(symbols, &code, strings, dynamic_strings),
+        stripped,
+    }
 }
 
 /// The functions and labels of a table of symbols, and its strings. `None` if there is no table with functions.
-fn functions(elf: &Elf, table: elf::SectionType) -> Option<(Vec<Symbol>, Bytes)> {
+fn functions(
+    elf: &Elf,
+    table: elf::SectionType,
+    name: impl Fn(u32) -> NameAt,
+) -> Option<(Vec<Symbol>, Bytes)> {
     let strings = strings_of(elf, table)?;
     let section = elf.section_of(table)?;
     let symbols: Vec<_> = pod::slice_from_all_bytes::<Sym64<LE>>(&section.data)
@@ -301,7 +365,7 @@ fn functions(elf: &Elf, table: elf::SectionType) -> Option<(Vec<Symbol>, Bytes)>
         .map(|symbol| Symbol {
             address: symbol.st_value(LE),
             size: symbol.st_size(LE),
-            name: NameAt::Symbols(symbol.st_name(LE)),
+            name: name(symbol.st_name(LE)),
             local: symbol.st_bind() == elf::STB_LOCAL,
         })
         .collect();

@@ -23,7 +23,9 @@ pub(super) struct Symbol {
 pub(super) enum NameAt {
     /// Offset in the strings of the symbol table.
     Symbols(u32),
-    /// Offset in the strings of the dynamic symbol table; the code is the slot that jumps to that function.
+    /// Offset in the strings of the dynamic symbol table.
+    Dynamic(u32),
+    /// Likewise; the code is the slot that jumps to that function.
     Plt(u32),
 }
 
@@ -90,7 +92,7 @@ impl SymbolTable {
     fn name(&self, at: NameAt, longest: usize) -> &[u8] {
         let (table, offset) = match at {
             NameAt::Symbols(offset) => (&self.strings, offset),
-            NameAt::Plt(offset) => (&self.dynamic_strings, offset),
+            NameAt::Dynamic(offset) | NameAt::Plt(offset) => (&self.dynamic_strings, offset),
         };
         string_at(table, offset.into(), longest).unwrap_or_default()
     }

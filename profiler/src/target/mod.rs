@@ -9,4 +9,6 @@ pub mod preflight;
 pub mod process;
 pub mod status;
 mod sys;
+
+pub(crate) use sys::map_file;
 pub mod waiting;

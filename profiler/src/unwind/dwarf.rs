@@ -69,6 +69,14 @@ impl CallFrames {
     }
 }
 
+/// Whether a file describes the frames of any of its code.
+pub fn has_call_frames(file: &object::File<'_>) -> bool {
+    [".eh_frame", ".debug_frame"]
+        .into_iter()
+        .filter_map(|name| section(file, name))
+        .any(|(_, data)| !data.is_empty())
+}
+
 /// The executable sections of `file`: what [`super::Rows::overlay`] keeps.
 pub fn text(file: &object::File<'_>) -> Vec<Range<Svma>> {
     file.sections()

@@ -20,10 +20,20 @@ pub struct ObjectRows {
 }
 
 impl ObjectRows {
-    /// Reads the rows of `file`, whose Go functions are in `pclntab`. Extended rules go to `ext`.
-    pub fn read(file: &object::File<'_>, pclntab: Option<&Pclntab>, ext: &mut ExtTable) -> Self {
+    /// Reads the rows of `file`, whose Go functions are in `pclntab`, and whose separate debug file is `debug`. Extended
+    /// rules go to `ext`.
+    pub fn read(
+        file: &object::File<'_>,
+        debug: Option<&object::File<'_>>,
+        pclntab: Option<&Pclntab>,
+        ext: &mut ExtTable,
+    ) -> Self {
         let mut coverage = Coverage::default();
-        let frames = dwarf::CallFrames::read(file, ext, &mut coverage);
+        let mut frames = dwarf::CallFrames::read(file, ext, &mut coverage);
+        // Stripping takes `.debug_frame` away, which is all that some programs have.
+        if let Some(debug) = debug.filter(|_| !dwarf::has_call_frames(file)) {
+            frames.debug_frame = dwarf::CallFrames::read(debug, ext, &mut coverage).debug_frame;
+        }
         let text = dwarf::text(file);
         let code = |range| dwarf::code_of(file, range);
         // The first layer that covers an address counts: what can be nothing else, Go's own table for Go's code, then what

@@ -280,6 +280,7 @@ fn comments(profile: &Profile) -> Vec<String> {
         // Of interest while one looks at the recording only; each frame has its origin as a label.
         hooks: _,
         hook_names: _,
+        debug_files: _,
         missing,
     } = &profile.summary;
     let complete = profile.summary.complete();

@@ -167,7 +167,7 @@ fn reading_all_that_a_compiler_wrote_takes_a_fraction_of_the_fuel() {
     for options in ["-gdwarf-4", "-gdwarf-5", "-g -flto", "-g3"] {
         let program = shapes(options);
         let elf = Elf::parse(&read(&program.path)).unwrap();
-        let dwarf = Dwarf::load(&elf).unwrap().unwrap();
+        let dwarf = Dwarf::load(&elf, None).unwrap();
         let text = elf.section(".text").unwrap();
         for address in (text.address..text.address + text.size).step_by(4) {
             dwarf.frames(address).unwrap();

@@ -7,6 +7,7 @@ mod c;
 mod cpp;
 mod hostile;
 mod rust;
+mod separate;
 
 use super::{Name, Object, Reason};
 use crate::addr::Svma;
