@@ -7,7 +7,7 @@ use crate::input::Input;
 use object::{Object, ObjectSection};
 
 /// The sections that targets are about.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 27] = [
     ".text",
     ".eh_frame",
     ".debug_frame",
@@ -18,6 +18,15 @@ const NAMES: [&str; 18] = [
     ".go.buildinfo",
     ".go.module",
     ".go.func",
+    ".debug_addr",
+    ".debug_str_offsets",
+    ".debug_abbrev.dwo",
+    ".debug_info.dwo",
+    ".debug_line.dwo",
+    ".debug_str.dwo",
+    ".debug_str_offsets.dwo",
+    ".debug_rnglists.dwo",
+    ".debug_cu_index",
     ".debug_abbrev",
     ".debug_info",
     ".debug_line",

@@ -59,7 +59,13 @@ fn the_seeds_of_tables_are_tables() {
     for frames in samples.of("call_frames").unwrap() {
         let (elf, _) = crate::elf::file(&frames);
         let file = object::File::parse(&*elf).unwrap();
-        assert!(ObjectRows::read(&file, None, &mut ext).rows.as_slice().len() > 1);
+        assert!(
+            ObjectRows::read(&file, None, None, &mut ext)
+                .rows
+                .as_slice()
+                .len()
+                > 1
+        );
     }
     let (elf, addresses) = crate::elf::file(&samples.of("dwarf").unwrap()[0]);
     let object = symbolize::Object::parse(elf.into(), None).unwrap();
