@@ -64,11 +64,11 @@ pub fn run(full: bool) -> Result<()> {
     outcome
 }
 
-/// Records real programs with the release build. What the kernel keeps (events, programs, signals) is shared by
+/// Records real programs with the build that has all checks. What the kernel keeps (events, programs, signals) is shared by
 /// the whole machine, so one test runs at a time.
 fn end_to_end(machine: &Machine) -> Result<()> {
-    machine.cargo(&["build", "--release", "--package", "profiler", "--locked"])?;
-    let profiler = workspace::target_dir()?.join("release").join("profiler");
+    machine.cargo(&["build", "--package", "profiler", "--locked"])?;
+    let profiler = workspace::target_dir()?.join("debug").join("profiler");
     run_command(
         machine
             .cargo_command(&[
