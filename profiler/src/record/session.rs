@@ -1,10 +1,12 @@
 //! The recording itself: takes what the BPF side sends.
 
 use super::collect::Collected;
+use super::fetching::Fetching;
 use super::hooks::{Hooks, Mode as HookMode};
 use super::naming::Naming;
 use super::targets::Targets;
 use super::{Error, facts, finish};
+use crate::debuginfo::debuginfod;
 use crate::hooks::Answer;
 use crate::observe::Observer;
 use crate::profile::{Meta, Profile, Summary};
@@ -21,12 +23,14 @@ const TICK: Duration = Duration::from_millis(100);
 const FETCH: Duration = Duration::from_millis(5);
 
 /// What to record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How to sample.
     pub sampling: sampler::Options,
     /// Whether the traceback hooks of programs are honoured.
     pub hooks: HookMode,
+    /// Servers that are asked for debug files; `None` for nobody.
+    pub debuginfod: Option<debuginfod::Settings>,
 }
 
 /// Why a recording ended.
@@ -45,6 +49,7 @@ pub struct Session {
     targets: Targets,
     hooks: Hooks,
     naming: Naming,
+    fetching: Fetching,
     collected: Collected,
     program: String,
     asked_for: Vec<u32>,
@@ -59,8 +64,10 @@ impl Session {
     /// The kernel lacks something or forbids it.
     pub fn new(options: Options) -> Result<Self, Error> {
         let (sampler, tables) = Sampler::load(options.sampling)?;
+        let fetching = Fetching::start(options.debuginfod.clone()).map_err(Error::Wait)?;
         Ok(Self {
             options,
+            fetching,
             sampler,
             targets: Targets::new(tables).map_err(Error::Wait)?,
             hooks: Hooks::default(),
@@ -189,6 +196,7 @@ impl Session {
                     self.hooks.tick(&mut self.targets);
                     self.watch_names();
                     self.naming.tick(&self.collected);
+                    self.fetching.tick(&self.collected, &self.targets.modules);
                     let counts = self.sampler.counts()?;
                     let lost = counts.lost_ring_full + counts.lost_ticks;
                     observer.progress(self.begun.1.elapsed(), counts.taken, lost);
@@ -209,8 +217,19 @@ impl Session {
         hooks.leave(&mut self.targets, all_came, |targets, bytes, answer| {
             add_joined(collected, targets, naming, &bytes, answer.as_ref());
         });
+        self.fetching.tick(&self.collected, &self.targets.modules);
         self.naming.finish(&self.collected);
         Ok(())
+    }
+
+    /// Whether debug files are still being fetched. [`Session::finish`] does without those that are not there yet.
+    pub fn is_fetching(&self) -> bool {
+        self.fetching.is_busy()
+    }
+
+    /// Waits until debug files have been fetched, each for as long as the servers' limits allow.
+    pub async fn fetched(&mut self) {
+        self.fetching.finish().await;
     }
 
     /// Gives names to what was collected.

@@ -54,6 +54,7 @@ async fn ask(pid: u32, handler: u64, per_window: u32, time: Duration) -> (Places
             follow_children: false,
         },
         hooks: HookMode::Off,
+        debuginfod: None,
     })
     .unwrap();
     session.watch(Process::open(pid).unwrap()).await.unwrap();
@@ -164,6 +165,7 @@ async fn a_process_that_ends_before_its_hooks_are_looked_at_is_said_to_have_ende
             follow_children: false,
         },
         hooks: HookMode::Require,
+        debuginfod: None,
     })
     .unwrap();
     let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
