@@ -1,4 +1,4 @@
-//! The BPF programs: one takes samples, two keep track of processes that come and change.
+//! The BPF programs: two take samples, on the CPU and off it; two keep track of processes that come and change.
 //!
 //! Build it with `cargo xtask bpf`. On any other target this file is an empty program.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -9,6 +9,8 @@ mod bpf {
     mod maps;
     mod record;
     mod sample;
+    mod scope;
+    mod switch;
     mod tasks;
     mod trigger;
 

@@ -45,6 +45,11 @@ pub fn samples(files: &[PathBuf]) -> Result<Vec<Sample>> {
     Ok(traced::parse(&text)?.iter().map(sample).collect())
 }
 
+/// What `go tool pprof -raw` prints: every sample, with its values and labels.
+pub fn raw(file: &Path) -> Result<String> {
+    crate::programs::run(Command::new("go").args(["tool", "pprof", "-raw"]).arg(file))
+}
+
 pub(crate) fn tool(file: &Path, mode: &[&str]) -> Result<String> {
     crate::programs::run(
         Command::new("go")

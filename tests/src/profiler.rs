@@ -134,7 +134,7 @@ impl Recorder {
         Ok((command, folder))
     }
 
-    /// Waits until the profiler samples: until it holds the link of a BPF program to a perf event. An error if it
+    /// Waits until the profiler samples: until it holds the link of a BPF program to a perf event, or to the scheduler. An error if it
     /// ends before.
     pub fn wait_until_sampling(&mut self) -> Result<()> {
         let start = Instant::now();
@@ -163,7 +163,8 @@ impl Recorder {
         fds.into_iter()
             .flatten()
             .flatten()
-            .any(|fd| fs::read_to_string(fd.path()).is_ok_and(|info| info.contains("link_type:\tperf")))
+            .filter_map(|fd| fs::read_to_string(fd.path()).ok())
+            .any(|info| info.contains("link_type:\tperf") || info.contains("tp_name:\tsched_switch"))
     }
 
     /// The profiler's process id.
@@ -362,6 +363,11 @@ impl Summary {
     /// Answers of hooks that were for another instruction than the one that was sampled.
     pub fn mismatched_answers(&self) -> Result<u64> {
         self.number("/hooks/refused/the answer was for another instruction")
+    }
+
+    /// Waits that are in a profile of time off the CPU, and those that were too short for it.
+    pub fn waits(&self) -> Result<(u64, u64)> {
+        Ok((self.number("/off_cpu/blocks")?, self.number("/off_cpu/short")?))
     }
 
     /// Samples that are not in the profile.

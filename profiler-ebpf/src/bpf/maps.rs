@@ -33,6 +33,12 @@ pub static CONFIG: Config = Config {
     mapping_start: 0,
     task_gave_way: 0,
     task_preempted: 0,
+    scope: 0,
+    cgroup_level: 0,
+    cgroup_id: 0,
+    min_block_ns: 0,
+    task_state: 0,
+    task_pid: 0,
 };
 
 /// The configuration, read so that the compiler cannot take the value above for granted.
@@ -91,6 +97,13 @@ pub const WINDOW_WORDS: usize = 64;
 pub const RECORD_WORDS: usize = 1024;
 const _: () = assert!(MAX_KERNEL_FRAMES + MAX_USER_FRAMES + 2 * 128 < RECORD_WORDS);
 
+/// A record as it is sent.
+#[repr(C)]
+pub struct Record {
+    pub header: Header,
+    pub words: [u64; RECORD_WORDS],
+}
+
 /// A binary search: the answer is in `lo..=hi`.
 #[repr(C)]
 pub struct Search {
@@ -131,6 +144,11 @@ const _: () = assert!(Regs::WORDS <= 32 && FETCH_WORDS <= 32);
 /// the number of CPUs.
 #[btf_map]
 pub static SCRATCH: Array<Scratch, 1> = Array::new();
+
+/// Threads that are off the CPU: tid → the stack with which they left it, and when. User space sets the number of
+/// entries by the number of threads, if time off the CPU is wanted.
+#[btf_map]
+pub static BLOCKED: HashMap<u32, Record, 1> = HashMap::new();
 
 /// See [`Counter`].
 #[btf_map]

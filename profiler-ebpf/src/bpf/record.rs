@@ -1,6 +1,6 @@
 //! Sending records.
 
-use super::maps::{RECORD_WORDS, RING, Scratch, config, count};
+use super::maps::{RECORD_WORDS, RING, Record, config, count};
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_ringbuf_output, bpf_ringbuf_query};
 use core::ffi::c_void;
@@ -12,10 +12,10 @@ fn ring() -> *mut c_void {
     (&raw const RING).cast_mut().cast()
 }
 
-/// Sends the sample in `scratch` with the first `n_words` of its words. User space reads the ring on a timer and
+/// Sends a sample with the first `n_words` of its words. User space reads the ring on a timer and
 /// is woken only when much is waiting: a wake-up per sample would cost more than the sample.
 #[inline(always)]
-pub fn send_sample(scratch: *mut Scratch, n_words: u64) {
+pub fn send(record: *mut Record, n_words: u64) {
     if n_words > RECORD_WORDS as u64 {
         return;
     }
@@ -27,9 +27,8 @@ pub fn send_sample(scratch: *mut Scratch, n_words: u64) {
     } else {
         BPF_RB_NO_WAKEUP
     };
-    // SAFETY: header and words lie one after the other at the start of Scratch (repr(C)), and n_words is at most
-    // the number of words.
-    let sent = unsafe { bpf_ringbuf_output(ring(), scratch.cast(), bytes, flags.into()) };
+    // SAFETY: header and words lie one after the other (repr(C)), and n_words is at most the number of words.
+    let sent = unsafe { bpf_ringbuf_output(ring(), record.cast(), bytes, flags.into()) };
     count(
         if sent == 0 {
             Counter::Taken
@@ -40,9 +39,9 @@ pub fn send_sample(scratch: *mut Scratch, n_words: u64) {
     );
 }
 
-/// Tells user space about something that it has to act on at once.
+/// Tells user space about something that it has to act on at once; false if there was no room.
 #[inline(always)]
-pub fn send_request(kind: RecordKind, tgid: u32, slot: u32, pc: u64, cookie: u64) {
+pub fn send_request(kind: RecordKind, tgid: u32, slot: u32, pc: u64, cookie: u64) -> bool {
     let header = Header {
         kind: kind as u32,
         tgid,
@@ -65,4 +64,5 @@ pub fn send_request(kind: RecordKind, tgid: u32, slot: u32, pc: u64, cookie: u64
     if sent != 0 {
         count(Counter::LostRequests, 1);
     }
+    sent == 0
 }

@@ -1,9 +1,9 @@
-//! Taking a sample: on every tick of the sampling clock that finds a watched process on the CPU.
+//! Taking a sample: on every tick of the sampling clock that finds a wanted process on the CPU.
 
 use super::machine::Bpf;
-use super::maps::{PROCS, SCRATCH, SLOTS, Scratch, config, count};
-use super::record::{send_request, send_sample};
-use super::trigger;
+use super::maps::{SCRATCH, SLOTS, Scratch, config, count};
+use super::record::{send, send_request};
+use super::{scope, trigger};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{
@@ -49,9 +49,7 @@ fn try_sample(ctx: &PerfEventContext) -> Option<()> {
     let lost = unsafe { ticks::lost(&mut (*scratch).tick_due_ns, now, config().period_ns) };
     // SAFETY: as above.
     let is_same_thread = unsafe { core::mem::replace(&mut (*scratch).last_thread, id) == id };
-    let tgid = (id >> 32) as u32;
-    // SAFETY: the value is copied at once.
-    let slot_index = *unsafe { PROCS.get(tgid) }?;
+    let slot = scope::slot((id >> 32) as u32)?;
     let in_kernel = interrupted_kernel(ctx);
     let switches = switches();
     // SAFETY: as above.
@@ -71,15 +69,51 @@ fn try_sample(ctx: &PerfEventContext) -> Option<()> {
         count(counter, lost);
     }
 
-    // SAFETY: this CPU's entry, as above.
+    let at = Interrupted {
+        cpu,
+        now,
+        id,
+        slot,
+        in_kernel,
+    };
+    let (stop, n_words) = take(ctx.as_ptr(), scratch, &at);
+    if !in_kernel
+        && stop != StopReason::NoUserStack
+        && let Some(slot) = SLOTS.get_ptr(slot)
+    {
+        // SAFETY: no precondition; the kernel gives a pointer that it trusts.
+        trigger::ask(scratch, slot, unsafe { bpf_get_current_task_btf() });
+    }
+    send(scratch.cast(), n_words);
+    Some(())
+}
+
+/// What is known of a thread before its stack is walked.
+pub struct Interrupted {
+    pub cpu: u32,
+    /// `CLOCK_MONOTONIC`, in nanoseconds.
+    pub now: u64,
+    /// As bpf_get_current_pid_tgid() has it.
+    pub id: u64,
+    /// Of its process.
+    pub slot: u32,
+    /// It is in kernel code.
+    pub in_kernel: bool,
+}
+
+/// Makes a record of the current thread's stack in `scratch`. Returns why the walk ended, and how many words the record has.
+#[inline(always)]
+pub fn take(ctx: *mut c_void, scratch: *mut Scratch, at: &Interrupted) -> (StopReason, u64) {
+    let tgid = (at.id >> 32) as u32;
+    // SAFETY: scratch is this CPU's entry.
     unsafe {
         let header = addr_of_mut!((*scratch).header);
         (*header).kind = RecordKind::Sample as u32;
         (*header).tgid = tgid;
-        (*header).tid = id as u32;
-        (*header).cpu = cpu;
-        (*header).time_ns = now;
-        (*header).slot = slot_index;
+        (*header).tid = at.id as u32;
+        (*header).cpu = at.cpu;
+        (*header).time_ns = at.now;
+        (*header).slot = at.slot;
         (*header).flags = 0;
         (*header).n_kernel = 0;
         (*header).n_user = 0;
@@ -92,29 +126,26 @@ fn try_sample(ctx: &PerfEventContext) -> Option<()> {
         (*scratch).window_at = 0;
     }
 
-    if in_kernel {
+    if at.in_kernel {
         kernel_stack(ctx, scratch);
     }
-    let (stop, n_words) = match SLOTS.get_ptr(slot_index) {
-        Some(slot) => {
-            let walked = user_stack(scratch, slot, tgid, slot_index);
-            if !in_kernel && walked.0 != StopReason::NoUserStack {
-                // SAFETY: no precondition; the kernel gives a pointer that it trusts.
-                trigger::ask(scratch, slot, unsafe { bpf_get_current_task_btf() });
-            }
-            walked
-        }
-        // ProcSlot::PENDING: the process has just called exec.
+    // SAFETY: scratch is this CPU's entry.
+    let n_kernel = unsafe { (*scratch).header.n_kernel };
+    let (stop, n_words) = match SLOTS.get_ptr(at.slot) {
+        Some(slot) => user_stack(scratch, slot, tgid, at.slot),
+        // A thread of the kernel has nothing else: its stack is whole.
+        None if at.slot == ProcSlot::KERNEL && n_kernel != 0 => (StopReason::Root, 0),
+        None if at.slot == ProcSlot::KERNEL => (StopReason::NoUserStack, 0),
+        None if at.slot == ProcSlot::NO_ROOM => (StopReason::NoRoom, 0),
+        // ProcSlot::PENDING: it has just called exec, or has just been met.
         None => (StopReason::TablesPending, 0),
     };
-    // SAFETY: this CPU's entry, as above.
-    let n_kernel = unsafe {
+    // SAFETY: scratch is this CPU's entry.
+    unsafe {
         (*scratch).header.stop = stop as u32;
         (*scratch).header.n_user = n_words as u32;
-        (*scratch).header.n_kernel
-    };
-    send_sample(scratch, n_kernel as u64 + n_words);
-    Some(())
+    }
+    (stop, n_kernel as u64 + n_words)
 }
 
 #[inline(always)]
@@ -147,7 +178,7 @@ fn in_system_call() -> bool {
 
 /// Puts the kernel frames at the start of the record.
 #[inline(always)]
-fn kernel_stack(ctx: &PerfEventContext, scratch: *mut Scratch) {
+fn kernel_stack(ctx: *mut c_void, scratch: *mut Scratch) {
     // SAFETY: scratch is this CPU's entry; the length is less than that of the words.
     unsafe {
         (*scratch).header.flags |= Header::FROM_KERNEL;
@@ -155,7 +186,7 @@ fn kernel_stack(ctx: &PerfEventContext, scratch: *mut Scratch) {
             return;
         }
         let bytes = bpf_get_stack(
-            ctx.as_ptr(),
+            ctx,
             addr_of_mut!((*scratch).words).cast(),
             (MAX_KERNEL_FRAMES * 8) as u32,
             0,

@@ -17,6 +17,8 @@ pub enum RecordKind {
     Fork = 2,
     /// A watched process called exec. Header only.
     Exec = 3,
+    /// Samples of all processes of a kind are wanted, and one was met that is not watched yet. Header only.
+    Met = 4,
 }
 
 impl RecordKind {
@@ -27,6 +29,7 @@ impl RecordKind {
             1 => Some(Self::Remap),
             2 => Some(Self::Fork),
             3 => Some(Self::Exec),
+            4 => Some(Self::Met),
             _ => None,
         }
     }
@@ -62,8 +65,8 @@ pub struct Header {
     pub goid: u64,
     /// Where the walk stopped: the address whose step failed.
     pub stop_pc: u64,
-    /// In a sample whose thread was asked: its thread pointer, by which the answer names it. In a fork record: the
-    /// parent's tgid.
+    /// In a sample whose thread was asked: its thread pointer, by which the answer names it. In a sample of a thread that
+    /// was off the CPU: for how long, in nanoseconds. In a fork record: the parent's tgid.
     pub cookie: u64,
     /// Name of the thread, padded with zeros (`task->comm`).
     pub comm: [u8; 16],

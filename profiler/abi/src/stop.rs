@@ -64,6 +64,8 @@ stop_reasons! {
     FramesReplaced = 15, "frames-replaced", "an exception was replacing the frames of the stack by its handler's";
     /// The thread runs 32-bit code, whose stacks nothing here understands.
     Code32 = 16, "code-32-bit", "the code is 32-bit";
+    /// There are more processes, mappings or unwind rules than the tables hold.
+    NoRoom = 17, "no-room", "the tables had no room for its process";
 }
 
 impl StopReason {

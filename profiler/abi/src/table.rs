@@ -140,6 +140,10 @@ impl ProcSlot {
     /// In the map of watched processes: the process has just called exec, and user space has not made a slot for
     /// the new program image yet.
     pub const PENDING: u32 = u32::MAX;
+    /// There: the tables have no room for the process. Its stacks are not walked.
+    pub const NO_ROOM: u32 = u32::MAX - 1;
+    /// In a sample: the thread is the kernel's, and has no user stack.
+    pub const KERNEL: u32 = u32::MAX - 2;
 }
 
 /// What the recording wants, fixed before the program is loaded.
@@ -184,6 +188,27 @@ pub struct Config {
     pub task_gave_way: u32,
     /// Offset of `nivcsw`: how often it was taken.
     pub task_preempted: u32,
+    /// Whose samples are wanted: [`Config::LISTED`], [`Config::HOST`] or [`Config::CGROUP`].
+    pub scope: u32,
+    /// How deep in the tree of control groups the wanted one is, at least; the root is at 0.
+    pub cgroup_level: u32,
+    /// Its id.
+    pub cgroup_id: u64,
+    /// A thread that was off the CPU for less is only counted, in nanoseconds.
+    pub min_block_ns: u64,
+    /// Offset of `__state` in `struct task_struct`: 0 while a thread can run.
+    pub task_state: u32,
+    /// Offset of `pid`: the id of the thread.
+    pub task_pid: u32,
+}
+
+impl Config {
+    /// Processes in the map of watched processes.
+    pub const LISTED: u32 = 0;
+    /// All.
+    pub const HOST: u32 = 1;
+    /// Those in a control group (version 2) or below it.
+    pub const CGROUP: u32 = 2;
 }
 
 /// Counters that the BPF program keeps, one array per CPU.
@@ -222,11 +247,19 @@ pub enum Counter {
     NotAskedOther = 13,
     /// ... because their process has set another handler for the signal.
     NotAskedReplaced = 14,
+    /// Threads that left the CPU to wait for something.
+    Blocks = 15,
+    /// ... and whose stack found no room.
+    BlocksWithoutRoom = 16,
+    /// ... and that came back too soon to be of interest.
+    ShortBlocks = 17,
+    /// How long those were off the CPU in all, in nanoseconds.
+    ShortBlockNs = 18,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: u32 = 15;
+    pub const COUNT: u32 = 19;
 }
 
 #[cfg(test)]

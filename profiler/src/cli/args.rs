@@ -37,7 +37,7 @@ pub enum Command {
     Man(Man),
 }
 
-/// Record running processes, or a command from its first instruction.
+/// Record running processes, a command from its first instruction, or a whole host.
 ///
 /// Samples the stacks of the targets until Ctrl-C, SIGTERM, the end of the duration or the end of the last target,
 /// then writes the files.
@@ -47,13 +47,25 @@ Examples:
   sudo profiler record -p 1234 -d 10
   sudo profiler record -p 1234 -o flame.svg -o stacks.folded
   sudo profiler record -F 999 -- ./server --port 8080
+  sudo profiler record -a -d 30
+  sudo profiler record --cgroup system.slice/nginx.service -d 30
 
 The first Ctrl-C ends the recording and writes everything; a second one quits at once.
 Exit code: 0, or that of the command after `--`; 1 if something could not be done.")]
 pub struct Record {
     /// Process to record; may be given several times.
-    #[arg(short, long = "pid", value_name = "PID", required_unless_present = "command")]
+    #[arg(short, long = "pid", value_name = "PID", required_unless_present_any = ["command", "all", "cgroup"])]
     pub pids: Vec<u32>,
+
+    /// Record the whole host: every process, also those that start later, and the kernel. Stacks begin with the name of
+    /// the process. Traceback hooks are not asked unless --hooks=auto says so.
+    #[arg(short, long, conflicts_with_all = ["pids", "command", "cgroup"])]
+    pub all: bool,
+
+    /// Record every process in this control group (version 2) and those below it, in the same way: the path of its
+    /// directory, or that from /sys/fs/cgroup on, as /proc/PID/cgroup has it.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["pids", "command"])]
+    pub cgroup: Option<PathBuf>,
 
     /// Samples per second and CPU.
     #[arg(short = 'F', long, value_name = "HZ", default_value_t = 99, value_parser = frequency)]
@@ -81,10 +93,23 @@ pub struct Record {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub max_frames: u32,
 
+    /// Record where threads wait, and for how long, instead of what they do: the time between leaving the CPU and having
+    /// it again, of threads that could not go on. Traceback hooks are not asked.
+    #[arg(long, conflicts_with = "frequency")]
+    pub off_cpu: bool,
+
+    /// The shortest wait that is in the profile, in milliseconds; shorter ones are only counted.
+    #[arg(long, value_name = "MS", default_value = "1", value_parser = milliseconds, requires = "off_cpu")]
+    pub min_block: std::time::Duration,
+
+    /// Begin stacks with the name of the process, and the name and id of the thread.
+    #[arg(long)]
+    pub per_thread: bool,
+
     /// Whether to ask the program's own traceback hooks (runtime.SetCgoTraceback of Go). To do so, a signal handler is
-    /// put into the process; see the README for what that means.
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Hooks::Auto)]
-    pub hooks: Hooks,
+    /// put into the process; see the README for what that means. If not given, auto; with -a, --cgroup and --off-cpu, off.
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub hooks: Option<Hooks>,
 
     /// Write the closing table as JSON, too.
     #[arg(long, value_name = "FILE")]
@@ -392,6 +417,13 @@ fn allowed(hz: u64, limit: Option<u64>) -> Result<u64, String> {
     }
 }
 
+fn milliseconds(text: &str) -> Result<std::time::Duration, String> {
+    let ms: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    std::time::Duration::try_from_secs_f64(ms / 1e3)
+        .ok()
+        .ok_or_else(|| "it has to be a number of milliseconds, 0 or more".into())
+}
+
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     match std::time::Duration::try_from_secs_f64(seconds) {
@@ -438,7 +470,21 @@ mod tests {
     #[test]
     fn a_recording_needs_a_target_and_only_one_kind_of_it() {
         assert!(record(&[]).is_err());
-        assert!(record(&["-p", "1", "--", "true"]).is_err());
+        for bad in [
+            &["-p", "1", "--", "true"][..],
+            &["-a", "-p", "1"],
+            &["-a", "--", "true"],
+            &["-a", "--cgroup", "x"],
+            &["--cgroup", "x", "-p", "1"],
+        ] {
+            assert!(record(bad).is_err(), "{bad:?}");
+        }
+        assert!(record(&["-p", "1", "--off-cpu", "-F", "99"]).is_err());
+        assert!(record(&["-p", "1", "--min-block", "5"]).is_err());
+        let off_cpu = record(&["-p", "1", "--off-cpu"]).expect("valid");
+        assert_eq!(off_cpu.min_block.as_millis(), 1);
+        assert!(record(&["-a"]).expect("valid").all);
+        assert!(record(&["--cgroup", "a/b"]).expect("valid").cgroup.is_some());
         assert_eq!(record(&["-p", "1", "-p", "2"]).expect("valid").pids, [1, 2]);
     }
 

@@ -4,14 +4,16 @@ use super::args;
 use super::outputs::{self, Output};
 use super::preflight;
 use super::progress::Progress;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use profiler::debuginfo::debuginfod::Settings;
 use profiler::format::{self, Format};
-use profiler::profile::Profile;
-use profiler::record::{Ended, Options, Session};
-use profiler::sampler;
+use profiler::profile::{Profile, Roots};
+use profiler::record::{Ended, HookMode, Options, Session};
+use profiler::sampler::{self, Event, Scope};
+use profiler::target::cgroup::Cgroup;
 use profiler::target::command::StoppedCommand;
 use profiler::target::process::{self, Process};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,6 +21,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a shell reports for a process that a signal ended: 128 + its number.
 const ENDED_BY_SIGNAL: i32 = 128;
+
+/// For how many threads that start later there is room, if nobody waits.
+const SPARE_THREADS: usize = 256;
 
 /// Runs the command.
 pub fn run(args: args::Record) -> Result<ExitCode> {
@@ -47,15 +52,24 @@ pub fn run(args: args::Record) -> Result<ExitCode> {
 }
 
 async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output]) -> Result<ExitCode> {
+    let wide = Wide::of(&args)?;
     let mut session = Session::new(Options {
         sampling: sampler::Options {
             frequency_hz: args.frequency,
             max_frames: args.max_frames,
             kernel_frames: !args.no_kernel || args.kernel,
             follow_children: !args.command.is_empty(),
+            scope: wide.as_ref().map_or(Scope::Listed, |wide| wide.scope),
+            event: event(&args, &processes),
         },
-        hooks: args.hooks.into(),
         debuginfod: Settings::from_env(),
+        hooks: hooks(&args)?,
+        roots: Roots {
+            process: wide.is_some(),
+            per_thread: args.per_thread,
+            ..Roots::default()
+        },
+        title: wide.as_ref().map_or_else(String::new, |wide| wide.title.clone()),
     })?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -68,6 +82,10 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
         None => None,
     };
     let mut targets: Vec<String> = processes.iter().map(|process| process.name()).collect();
+    if let Some(wide) = wide {
+        allow_many_files();
+        targets.push(wide.title);
+    }
     for process in processes {
         session.watch(process).await?;
     }
@@ -115,7 +133,7 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
     let ended = outcome.context("the recording was cut off")?;
     written?;
     if profile.summary.kept == 0 {
-        explain_no_samples(ended, on_cpu, args.frequency);
+        explain_no_samples(&args, ended, on_cpu);
     }
     let Some(child) = &mut child else {
         return Ok(ExitCode::SUCCESS);
@@ -141,7 +159,78 @@ enum Stopped {
     TimeIsUp,
 }
 
-/// Ready when the recording shall end.
+/// A recording of processes that nobody listed.
+struct Wide {
+    scope: Scope,
+    title: String,
+}
+
+impl Wide {
+    fn of(args: &args::Record) -> Result<Option<Self>> {
+        if args.all {
+            let host = rustix::system::uname();
+            let title = format!("host {}", host.nodename().to_string_lossy());
+            return Ok(Some(Self {
+                scope: Scope::Host,
+                title,
+            }));
+        }
+        let Some(path) = &args.cgroup else { return Ok(None) };
+        let Cgroup { path, id, level } = Cgroup::find(path).context("cannot record")?;
+        Ok(Some(Self {
+            scope: Scope::Cgroup { id, level },
+            title: format!("cgroup {}", path.display()),
+        }))
+    }
+}
+
+/// Whether hooks are honoured.
+fn hooks(args: &args::Record) -> Result<HookMode> {
+    let is_wide = args.all || args.cgroup.is_some();
+    match args.hooks {
+        Some(args::Hooks::Auto | args::Hooks::Require) if args.off_cpu => bail!(
+            "cannot record: traceback hooks are asked on the CPU, where a thread that waits is not; leave --hooks out"
+        ),
+        Some(args::Hooks::Require) if is_wide => bail!(
+            "cannot record: --hooks=require is for processes that are named (-p): of a whole host or control group some \
+             have no hooks; --hooks=auto asks those that have"
+        ),
+        Some(when) => Ok(when.into()),
+        None if is_wide || args.off_cpu => Ok(HookMode::Off),
+        None => Ok(HookMode::Auto),
+    }
+}
+
+/// When samples are taken.
+fn event(args: &args::Record, processes: &[Process]) -> Event {
+    if !args.off_cpu {
+        return Event::Tick;
+    }
+    let threads = match processes {
+        // Of a command or a whole host: as many as the host has (proc_loadavg(5)).
+        [] => std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| {
+            let (_, all) = text.split(' ').nth(3)?.split_once('/')?;
+            all.parse().ok()
+        }),
+        processes => Some(processes.iter().map(|process| process.tids().len()).sum()),
+    };
+    // Others start later.
+    let room = 2 * threads.unwrap_or(0) + SPARE_THREADS;
+    Event::Block {
+        min: args.min_block,
+        threads: u32::try_from(room).unwrap_or(u32::MAX),
+    }
+}
+
+/// Each process that is followed takes a descriptor: as many as we may have.
+fn allow_many_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without, there is room for fewer processes, and the others say so.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Ready when the recording shall end: Ctrl-C, SIGTERM, or the end of the duration.
 async fn stop(
     interrupt: &mut Signal,
     terminate: &mut Signal,
@@ -219,9 +308,17 @@ fn write(profile: &Profile, outputs: &[Output], summary_json: Option<&std::path:
 }
 
 #[expect(clippy::print_stderr, reason = "the result of the command")]
-fn explain_no_samples(ended: Ended, on_cpu_ns: u64, frequency_hz: u64) {
+fn explain_no_samples(args: &args::Record, ended: Ended, on_cpu_ns: u64) {
     let on_cpu_ms = on_cpu_ns as f64 / 1e6;
+    let frequency_hz = args.frequency;
     let reason = match ended {
+        _ if args.off_cpu => format!(
+            "no thread came back from a wait of at least {} ms (--min-block)",
+            args.min_block.as_secs_f64() * 1e3
+        ),
+        _ if args.all || args.cgroup.is_some() => {
+            "no process of it was on a CPU when a sample was due".to_owned()
+        }
         Ended::TargetsGone => "the target ended before a sample could be taken".to_owned(),
         Ended::Stopped => format!(
             "the target was on a CPU for {on_cpu_ms:.1} ms in all, and a sample is taken every {:.1} ms of that: it \

@@ -73,7 +73,7 @@ fn read(path: &Path) -> Result<Profile> {
 mod tests {
     use profiler::compare::Pair;
     use profiler::format::pprof;
-    use profiler::profile::{Builder, Frame, Kind, Meta, Origin, Summary, Thread};
+    use profiler::profile::{Builder, Frame, Kind, Measure, Meta, Origin, Roots, Summary, Thread};
     use profiler_abi::stop::StopReason;
     use std::fs;
     use std::path::{Path, PathBuf};
@@ -98,6 +98,7 @@ mod tests {
             pid: 1,
             tid: 1,
             name: "t".to_owned(),
+            process: String::new(),
         });
         builder.sample(thread, [frame], StopReason::Root, false, 10);
         let meta = Meta {
@@ -107,6 +108,8 @@ mod tests {
             duration: Duration::from_secs(1),
             frequency_hz,
             facts: Vec::new(),
+            measure: Measure::default(),
+            roots: Roots::default(),
         };
         pprof::write(&builder.finish(meta, Summary::default())).expect("written")
     }

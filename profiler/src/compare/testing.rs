@@ -1,7 +1,7 @@
 //! Simulated recordings.
 
 use super::{Pair, Side};
-use crate::profile::{Builder, Frame, FrameId, Kind, Meta, Origin, Profile, Summary, Thread};
+use crate::profile::{Builder, Frame, FrameId, Kind, Measure, Meta, Origin, Profile, Roots, Summary, Thread};
 use profiler_abi::stop::StopReason;
 use rand::rngs::StdRng;
 use rand_distr::{Binomial, Distribution, Normal};
@@ -72,6 +72,7 @@ pub(super) fn profile(counts: &[(Vec<String>, u64)], stop: StopReason) -> Profil
         pid: 1,
         tid: 1,
         name: "bench".to_owned(),
+        process: String::new(),
     });
     for (stack, count) in counts {
         let mut frames = Vec::new();
@@ -101,6 +102,8 @@ pub(super) fn profile(counts: &[(Vec<String>, u64)], stop: StopReason) -> Profil
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec(),
+        measure: Measure::default(),
+        roots: Roots::default(),
     };
     builder.finish(meta, summary)
 }

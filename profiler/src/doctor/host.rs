@@ -1,6 +1,6 @@
 //! The facts, as the kernel gives them.
 
-use crate::sampler::{Btf, Options, Sampler};
+use crate::sampler::{Btf, Event, Options, Sampler, Scope};
 use crate::target::status::Status;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_getres};
@@ -221,6 +221,8 @@ fn trial() -> Trial {
         max_frames: 512,
         kernel_frames: true,
         follow_children: false,
+        scope: Scope::Listed,
+        event: Event::Tick,
     };
     let started = Sampler::load(options).and_then(|(mut sampler, _tables)| {
         sampler.follow()?;

@@ -9,11 +9,11 @@
 
 use super::folded::{self, Stacks};
 use super::text::{percent, thousands};
-use super::{Error, escape, palette, stack};
-use crate::profile::{Kind, Meta, Origin, Profile};
+use super::{Error, escape, palette};
+use crate::profile::{Kind, Measure, Meta, Origin, Profile};
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write;
 use std::io;
 
@@ -40,8 +40,12 @@ pub fn write(profile: &Profile) -> Result<Vec<u8>, Error> {
     let stacks = Stacks::of(profile);
     let mut palette = palette(profile, &stacks);
     let hooked = hooked(profile);
-    let lines: Vec<String> = stacks.lines().iter().map(|line| marked(line, &hooked)).collect();
-    let svg = draw(&lines, title(profile), &mut palette).map_err(Error::Write)?;
+    let lines: Vec<String> = stacks
+        .lines()
+        .iter()
+        .map(|line| marked(line, &stacks.roots, &hooked))
+        .collect();
+    let svg = draw(&lines, profile, &mut palette).map_err(Error::Write)?;
     Ok(with_swatches(with_hook_words(svg)))
 }
 
@@ -51,16 +55,18 @@ fn hooked(profile: &Profile) -> HashSet<String> {
     frames.map(folded::frame_name).collect()
 }
 
-/// A line with these names marked. The first is the thread's.
-fn marked(line: &str, hooked: &HashSet<String>) -> String {
+/// A line with these names marked, but not what it begins with.
+fn marked(line: &str, roots: &BTreeSet<String>, hooked: &HashSet<String>) -> String {
     let (stack, count) = line.rsplit_once(' ').unwrap_or((line, ""));
-    let mut names = stack.split(';');
-    let mut line = names.next().unwrap_or_default().to_owned();
-    for name in names {
-        line.push(';');
+    let mut is_root = true;
+    let mut line = String::with_capacity(line.len());
+    for name in stack.split(';') {
+        is_root &= roots.contains(name);
         line.push_str(name);
-        line.extend(hooked.contains(name).then_some(HOOK_MARK));
+        line.extend((!is_root && hooked.contains(name)).then_some(HOOK_MARK));
+        line.push(';');
     }
+    line.pop();
     line + " " + count
 }
 
@@ -91,9 +97,12 @@ fn with_hook_words(svg: Vec<u8>) -> Vec<u8> {
 }
 
 /// The graph of lines in which stacks with a common beginning stand together.
-fn draw(lines: &[String], title: String, palette: &mut PaletteMap) -> io::Result<Vec<u8>> {
+fn draw(lines: &[String], profile: &Profile, palette: &mut PaletteMap) -> io::Result<Vec<u8>> {
     let mut options = Options::default();
-    options.title = title;
+    options.title = title(profile);
+    if profile.meta.measure == Measure::OffCpu {
+        options.count_name = "ns".to_owned();
+    }
     options.subtitle = Some(legend_in_words());
     options.palette_map = Some(palette);
     options.bgcolors = Some(BackgroundColor::Flat(Color::new(255, 255, 255)));
@@ -131,16 +140,11 @@ fn palette(profile: &Profile, stacks: &Stacks) -> PaletteMap {
     // inferno's row of all samples has no name.
     palette.insert("", palette::THREAD.middle());
     // What is inserted later wins.
-    for mut names in stacks.iter() {
-        if let Some(thread) = names.next() {
-            palette.insert(thread, palette::THREAD.middle());
-        }
-        if let Some(note) = names
-            .next()
-            .filter(|name| stack::stop_of_note(name.as_bytes()).is_some())
-        {
-            palette.insert(note, palette::NOTE.middle());
-        }
+    for root in &stacks.roots {
+        palette.insert(root, palette::THREAD.middle());
+    }
+    for note in &stacks.notes {
+        palette.insert(note, palette::NOTE.middle());
     }
     for kind in Kind::ALL.into_iter().rev() {
         for frame in profile.frames.iter().filter(|frame| frame.kind == kind) {
@@ -157,16 +161,22 @@ fn palette(profile: &Profile, stacks: &Stacks) -> PaletteMap {
     palette
 }
 
-/// `server (PID 4711) · 5.0 s · 1,234 samples · 99.8 % complete`.
+/// `server (PID 4711) · 5.0 s · 1,234 samples · 99.8 % complete`; or `off-CPU time: server …· 12.3 s off the CPU · …`.
 fn title(profile: &Profile) -> String {
     let meta = &profile.meta;
     let summary = &profile.summary;
+    let (what, much) = match meta.measure {
+        Measure::Cpu => ("", format!("{} samples", thousands(summary.kept))),
+        Measure::OffCpu => (
+            "off-CPU time: ",
+            format!("{:.3} s off the CPU", summary.kept as f64 / 1e9),
+        ),
+    };
     format!(
-        "{}{} · {:.1} s · {} samples · {} complete",
+        "{what}{}{} · {:.1} s · {much} · {} complete",
         program(meta),
         pids(meta),
         meta.duration.as_secs_f64(),
-        thousands(summary.kept),
         percent(summary.complete(), summary.kept),
     )
 }

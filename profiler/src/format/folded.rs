@@ -1,6 +1,7 @@
 //! Folded stacks: one line `comm;frame;…;frame COUNT` for each distinct stack, root first, sorted by bytes.
 //!
-//! `comm` is the name of the thread. Functions that were inlined are frames of their own; kernel functions end in
+//! `comm` is the name of the thread; recordings of several processes have the name of the process before it where that
+//! is another, and there may be labels before both. Functions that were inlined are frames of their own; kernel functions end in
 //! `_[k]`, as `stackcollapse-perf.pl --kernel` writes them. What a stack that is not whole looks like is said in
 //! [`super::stack`].
 //!
@@ -35,6 +36,10 @@ pub(super) struct Stacks {
     names: Vec<String>,
     /// Root first.
     counts: BTreeMap<Vec<u32>, u64>,
+    /// The names of threads and the like that stacks begin with.
+    pub(super) roots: BTreeSet<String>,
+    /// What stands for missing callers.
+    pub(super) notes: BTreeSet<String>,
 }
 
 impl Stacks {
@@ -45,10 +50,12 @@ impl Stacks {
             sampled.map(|sample| (Stack::of(profile, sample), sample.count))
         };
         let mut names: BTreeSet<String> = frames.iter().cloned().collect();
+        let (mut roots, mut notes) = (BTreeSet::new(), BTreeSet::new());
         for (stack, _) in stacks() {
-            names.insert(field(&stack.thread.name));
-            names.extend(stack.note);
+            roots.extend(stack.roots.iter().map(|root| field(root)));
+            notes.extend(stack.note);
         }
+        names.extend(roots.iter().chain(&notes).cloned());
         let names: Vec<String> = names.into_iter().collect();
         // Every name asked for is there; a place is a number also if it were not.
         let number = |name: &String| names.binary_search(name).unwrap_or_else(|place| place) as u32;
@@ -56,21 +63,21 @@ impl Stacks {
         let mut counts = BTreeMap::new();
         for (stack, n) in stacks() {
             let mut key = Vec::with_capacity(stack.frames.len() + 2);
-            key.push(number(&field(&stack.thread.name)));
+            key.extend(stack.roots.iter().map(|root| number(&field(root))));
             key.extend(stack.note.iter().map(number));
             key.extend(stack.frames.iter().map(|id| frames[id.0 as usize]));
             let count: &mut u64 = counts.entry(key).or_default();
             *count = count.saturating_add(n);
         }
-        Self { names, counts }
+        Self {
+            names,
+            counts,
+            roots,
+            notes,
+        }
     }
 
-    /// The names of each stack, root first. Stacks with a common beginning stand together.
-    pub(super) fn iter(&self) -> impl Iterator<Item = impl Iterator<Item = &str>> {
-        self.counts.keys().map(|key| self.names_of(key))
-    }
-
-    /// The lines, without newlines, in the order of [`Self::iter`]. By bytes `a.b` comes between `a` and `a;c`; here
+    /// The lines, without newlines. Stacks with a common beginning stand together. By bytes `a.b` comes between `a` and `a;c`; here
     /// it does not.
     pub(super) fn lines(&self) -> Vec<String> {
         self.counts

@@ -8,7 +8,7 @@
 use super::folded::KERNEL_SUFFIX;
 use super::stack::Stack;
 use super::{Error, escape};
-use crate::profile::{FrameId, Kind, Profile, ThreadId};
+use crate::profile::{FrameId, Kind, Measure, Profile, ThreadId};
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,9 +141,10 @@ impl Frames {
 }
 
 fn threads(profile: &Profile, table: &Frames) -> Vec<Thread> {
-    let (unit, weight) = match profile.period_ns() {
-        0 => ("none", 1),
-        ns => ("nanoseconds", ns),
+    let (unit, weight) = match (profile.meta.measure, profile.period_ns()) {
+        (Measure::OffCpu, _) => ("nanoseconds", 1),
+        (Measure::Cpu, 0) => ("none", 1),
+        (Measure::Cpu, ns) => ("nanoseconds", ns),
     };
     let mut stacks: BTreeMap<ThreadId, BTreeMap<Vec<u32>, u64>> = BTreeMap::new();
     for sample in profile.samples.iter().filter(|sample| sample.count > 0) {

@@ -5,7 +5,7 @@
 //! the frame where the walk happened to end. A sample without a single frame is only a note,
 //! `[no stack: no-user-stack]`, so that it still counts.
 
-use crate::profile::{FrameId, Profile, Sample, Thread};
+use crate::profile::{FrameId, Profile, Roots, Sample, Thread};
 use profiler_abi::stop::StopReason;
 
 const INCOMPLETE: &str = "[incomplete: ";
@@ -13,8 +13,10 @@ const NO_STACK: &str = "[no stack: ";
 
 /// A sample as the formats show it.
 pub(crate) struct Stack<'a> {
-    /// The thread, outside of everything.
+    /// The thread.
     pub(crate) thread: &'a Thread,
+    /// What stands outside of everything: the name of the thread, and what the recording wants beside it.
+    pub(crate) roots: Vec<String>,
     /// What stands between the thread and the frames, if something is missing.
     pub(crate) note: Option<String>,
     /// The frames, root first.
@@ -26,12 +28,34 @@ impl<'a> Stack<'a> {
     pub(crate) fn of(profile: &'a Profile, sample: &Sample) -> Self {
         let mut frames: Vec<FrameId> = profile.walk_ids(sample.stack).map(|(_, frame)| frame).collect();
         frames.reverse();
+        let thread = &profile.threads[sample.thread.0 as usize];
+        let labels = sample.labels.and_then(|at| profile.labels.get(at.0 as usize));
         Self {
-            thread: &profile.threads[sample.thread.0 as usize],
+            thread,
+            roots: roots(&profile.meta.roots, thread, labels.map_or(&[], Vec::as_slice)),
             note: note(sample.stop, frames.is_empty()),
             frames,
         }
     }
+}
+
+fn roots(wanted: &Roots, thread: &Thread, labels: &[(String, String)]) -> Vec<String> {
+    let tag = |tag: &String| match labels.iter().find(|(key, _)| key == tag) {
+        Some((_, value)) => value.clone(),
+        None => format!("[no {tag}]"),
+    };
+    let mut roots: Vec<String> = wanted.tags.iter().map(tag).collect();
+    let process = match thread.process.as_str() {
+        "" => &thread.name,
+        process => process,
+    };
+    if wanted.per_thread {
+        roots.extend([process.to_owned(), format!("{} ({})", thread.name, thread.tid)]);
+    } else {
+        roots.extend((wanted.process && *process != thread.name).then(|| process.to_owned()));
+        roots.push(thread.name.clone());
+    }
+    roots
 }
 
 fn note(stop: StopReason, empty: bool) -> Option<String> {
@@ -61,7 +85,8 @@ pub(super) fn stop_of_label(label: &[u8]) -> Option<StopReason> {
 
 #[cfg(test)]
 mod tests {
-    use super::{note, stop_of_note};
+    use super::{note, roots, stop_of_note};
+    use crate::profile::{Roots, Thread};
     use profiler_abi::stop::StopReason;
 
     #[test]
@@ -73,6 +98,36 @@ mod tests {
             "[no stack: no-user-stack]"
         );
         assert_eq!(note(StopReason::Root, true).unwrap(), "[no stack: root]");
+    }
+
+    #[test]
+    fn what_stands_outside_is_as_wanted() {
+        let thread = |name: &str, process: &str| Thread {
+            pid: 7,
+            tid: 8,
+            name: name.to_owned(),
+            process: process.to_owned(),
+        };
+        let labels = [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())];
+        let of = |wanted: &Roots, thread| roots(wanted, &thread, &labels);
+        let plain = Roots::default();
+        assert_eq!(of(&plain, thread("worker", "server")), ["worker"]);
+        let process = Roots {
+            process: true,
+            ..Roots::default()
+        };
+        assert_eq!(of(&process, thread("worker", "server")), ["server", "worker"]);
+        assert_eq!(of(&process, thread("server", "server")), ["server"]);
+        assert_eq!(of(&process, thread("server", "")), ["server"]);
+        let all = Roots {
+            tags: ["b", "c"].map(str::to_owned).to_vec(),
+            process: true,
+            per_thread: true,
+        };
+        assert_eq!(
+            of(&all, thread("server", "server")),
+            ["2", "[no c]", "server", "server (8)"]
+        );
     }
 
     #[test]

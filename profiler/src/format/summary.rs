@@ -2,7 +2,7 @@
 
 use super::escape;
 use super::text::{percent, pretty_json, thousands};
-use crate::profile::{HookAnswers, HookNames, Profile, Summary};
+use crate::profile::{HookAnswers, HookNames, OffCpu, Profile, Summary};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,7 +14,10 @@ const MAX_MODULES: usize = 10;
 /// A table for a terminal, ended by a newline. What comes from the target is escaped.
 pub fn text(profile: &Profile) -> String {
     let mut table = Table::default();
-    samples(&mut table, profile);
+    match &profile.summary.off_cpu {
+        Some(account) => off_cpu(&mut table, profile, account),
+        None => samples(&mut table, profile),
+    }
     lost(&mut table, &profile.summary);
     hooks(&mut table, profile.summary.hooks.as_ref());
     hook_names(&mut table, profile.summary.hook_names.as_ref());
@@ -49,6 +52,55 @@ fn samples(table: &mut Table, profile: &Profile) {
         summary.from_kernel,
         share(summary.from_kernel),
     );
+}
+
+fn off_cpu(table: &mut Table, profile: &Profile, account: &OffCpu) {
+    let summary = &profile.summary;
+    let OffCpu {
+        min,
+        blocks,
+        short,
+        short_time,
+        without_room,
+        still,
+    } = *account;
+    let ms = |ns: u64| ns / 1_000_000;
+    let share = |ns| format!("ms, {}", percent(ns, summary.kept));
+    let seconds = profile.meta.duration.as_secs_f64();
+    let (blocks, at_least) = (thousands(blocks), min.as_secs_f64() * 1e3);
+    table.row(
+        0,
+        "off the CPU",
+        ms(summary.kept),
+        format!("ms in {seconds:.1} s, in {blocks} waits of at least {at_least} ms"),
+    );
+    if summary.kept > 0 {
+        table.row(1, "complete", ms(summary.complete()), share(summary.complete()));
+        for (stop, &ns) in summary.by_stop.iter().filter(|(stop, _)| !stop.is_complete()) {
+            table.row(1, stop.label(), ms(ns), format!("ms: {}", stop.sentence()));
+        }
+    }
+    let short_ms = short_time.as_secs_f64() * 1e3;
+    table.row(
+        0,
+        "shorter",
+        short,
+        format!("waits, {short_ms:.1} ms in all: not in the profile"),
+    );
+    table.row(
+        0,
+        "not over",
+        still,
+        "waits when the recording ended: not in the profile",
+    );
+    if without_room > 0 {
+        table.row(
+            0,
+            "no room",
+            without_room,
+            "waits of more threads than there was room for: not in the profile",
+        );
+    }
 }
 
 fn lost(table: &mut Table, summary: &Summary) {
@@ -221,6 +273,7 @@ impl Table {
 /// | `samples.from_kernel` | those that interrupted kernel code |
 /// | `samples.ended_early` | a list of `reason`, `samples`, `sentence` for each way in which walks ended early |
 /// | `lost.total`, `lost.ring_full`, `lost.ticks` | samples that are not in the profile, by cause |
+/// | `off_cpu` | if time off the CPU was recorded, and the numbers under `samples` are nanoseconds: `min_ns`; how many waits are in the profile, `blocks`; how many were shorter, and for how long, `short` and `short_ns`; `still`, not over at the end; `without_room` |
 /// | `withheld_ticks` | ticks of the clock while a hypervisor or a long interrupt had the CPU; not lost, the target did not run |
 /// | `hooks.used`, `hooks.unanswered`, `hooks.refused`, `hooks.not_asked` | if traceback hooks were asked: samples with their answers, without, and why |
 /// | `hooks.longest_stop_us` | the longest time that a thread was stopped for that, in microseconds |
@@ -247,6 +300,8 @@ struct Document<'a> {
     samples: Samples,
     lost: Lost,
     withheld_ticks: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    off_cpu: Option<Waits>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hooks: Option<Hooks>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -277,6 +332,30 @@ struct Lost {
     total: u64,
     ring_full: u64,
     ticks: u64,
+}
+
+#[derive(Serialize)]
+struct Waits {
+    min_ns: u64,
+    blocks: u64,
+    short: u64,
+    short_ns: u64,
+    still: u64,
+    without_room: u64,
+}
+
+impl Waits {
+    fn of(account: &OffCpu) -> Self {
+        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            min_ns: ns(account.min),
+            blocks: account.blocks,
+            short: account.short,
+            short_ns: ns(account.short_time),
+            still: account.still,
+            without_room: account.without_room,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -382,6 +461,7 @@ impl<'a> Document<'a> {
                 ticks: summary.lost_ticks,
             },
             withheld_ticks: summary.withheld_ticks,
+            off_cpu: summary.off_cpu.as_ref().map(Waits::of),
             hooks: summary.hooks.as_ref().map(Hooks::of),
             hook_names: summary.hook_names.as_ref().map(Names::of),
             debug_files: summary
@@ -409,7 +489,7 @@ impl<'a> Document<'a> {
 mod tests {
     use super::{json, text};
     use crate::format::testing::{self, Recording};
-    use crate::profile::{DebugFile, HookNames, Kind, Missing};
+    use crate::profile::{DebugFile, HookNames, Kind, Measure, Missing, OffCpu};
     use profiler_abi::stop::StopReason;
     use std::time::Duration;
 
@@ -500,6 +580,35 @@ modules without symbols, and how many samples have frames in them
   /lib/8.so   5  stripped
   /lib/9.so   4  stripped
   and 3 more
+"
+        );
+    }
+
+    #[test]
+    fn waits_are_accounted_for_in_milliseconds() {
+        let mut r = Recording::new();
+        let main = r.frame("main", Kind::Native, false);
+        r.sample((1, 1, "x"), &[main], StopReason::Root, true, 1_500_000_000);
+        r.sample((1, 1, "x"), &[main], StopReason::NoRule, true, 500_000_000);
+        let mut profile = r.finish();
+        profile.meta.measure = Measure::OffCpu;
+        profile.summary.off_cpu = Some(OffCpu {
+            min: Duration::from_millis(1),
+            blocks: 40,
+            short: 1234,
+            short_time: Duration::from_micros(5600),
+            without_room: 0,
+            still: 3,
+        });
+        assert_eq!(
+            text(&profile),
+            "\
+off the CPU  2,000  ms in 5.0 s, in 40 waits of at least 1 ms
+  complete   1,500  ms, 75.0 %
+  no-rule      500  ms: no unwind rule covers the address and the frame pointer leads nowhere
+shorter      1,234  waits, 5.6 ms in all: not in the profile
+not over         3  waits when the recording ended: not in the profile
+lost             0
 "
         );
     }

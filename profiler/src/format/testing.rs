@@ -1,7 +1,8 @@
 //! Profiles for tests.
 
 use crate::profile::{
-    Builder, Frame, FrameId, Kind, Meta, Missing, Module, ModuleId, Origin, Profile, Sample, Summary, Thread,
+    Builder, Frame, FrameId, Kind, Measure, Meta, Missing, Module, ModuleId, Origin, Profile, Roots, Sample,
+    Summary, Thread,
 };
 use profiler_abi::stop::StopReason;
 use std::time::{Duration, UNIX_EPOCH};
@@ -79,7 +80,12 @@ impl Recording {
         count: u64,
     ) {
         let name = name.to_owned();
-        let thread = self.builder.thread(Thread { pid, tid, name });
+        let thread = self.builder.thread(Thread {
+            pid,
+            tid,
+            name,
+            process: String::new(),
+        });
         self.builder
             .sample(thread, root_first.iter().copied(), stop, from_kernel, count);
         self.summary.kept += count;
@@ -106,6 +112,8 @@ impl Recording {
                 ("kernel".to_owned(), "6.1.0".to_owned()),
                 ("go".to_owned(), "go1.26.0 X=y".to_owned()),
             ],
+            measure: Measure::default(),
+            roots: Roots::default(),
         };
         self.builder.finish(meta, self.summary)
     }

@@ -7,7 +7,7 @@
 
 use super::folded::KERNEL_SUFFIX;
 use super::{Error, stack};
-use crate::profile::{Builder, Frame, Kind, Meta, Origin, Profile, Summary, Thread};
+use crate::profile::{Builder, Frame, Kind, Measure, Meta, Origin, Profile, Roots, Summary, Thread};
 use profiler_abi::stop::StopReason;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -59,6 +59,7 @@ pub fn read(bytes: &[u8]) -> Result<Profile, Error> {
             pid: 0,
             tid: 0,
             name: thread.to_owned(),
+            process: String::new(),
         });
         let mut ids = Vec::new();
         for name in frames.into_iter().flat_map(|frames| frames.split(';')) {
@@ -86,6 +87,8 @@ pub fn read(bytes: &[u8]) -> Result<Profile, Error> {
         duration: Duration::ZERO,
         frequency_hz: 0,
         facts: Vec::new(),
+        measure: Measure::default(),
+        roots: Roots::default(),
     };
     Ok(builder.finish(meta, summary))
 }

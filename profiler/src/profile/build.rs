@@ -1,10 +1,16 @@
 //! Interning: one entry for each distinct frame, stack, thread and module.
 
-use super::{Frame, FrameId, Meta, Module, ModuleId, Profile, Sample, StackId, Summary, Thread, ThreadId};
+use super::{
+    Frame, FrameId, Labels, LabelsId, Meta, Module, ModuleId, Profile, Sample, StackId, Summary, Thread,
+    ThreadId,
+};
 use foldhash::{HashMap, HashMapExt};
 use profiler_abi::stop::StopReason;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
+
+/// Everything of a [`Sample`] but its count.
+type SampleKey = (Option<StackId>, ThreadId, StopReason, bool, Option<LabelsId>);
 
 /// Builds a [`Profile`] sample by sample.
 #[derive(Debug, Default)]
@@ -13,7 +19,8 @@ pub struct Builder {
     stacks: Tree,
     modules: Table<Module>,
     threads: Table<Thread>,
-    samples: HashMap<(Option<StackId>, ThreadId, StopReason, bool), u64>,
+    labels: Table<Labels>,
+    samples: HashMap<SampleKey, u64>,
 }
 
 impl Builder {
@@ -32,10 +39,28 @@ impl Builder {
         ThreadId(self.threads.intern(thread))
     }
 
-    /// Counts `count` samples of a stack whose frames are given root first.
+    /// The handle of a set of labels, sorted by key; `None` if it is empty.
+    pub fn labels(&mut self, labels: Labels) -> Option<LabelsId> {
+        (!labels.is_empty()).then(|| LabelsId(self.labels.intern(labels)))
+    }
+
+    /// Counts `count` samples of a stack whose frames are given root first, without labels.
     pub fn sample(
         &mut self,
         thread: ThreadId,
+        root_first: impl IntoIterator<Item = FrameId>,
+        stop: StopReason,
+        from_kernel: bool,
+        count: u64,
+    ) {
+        self.labelled(thread, None, root_first, stop, from_kernel, count);
+    }
+
+    /// Counts `count` samples of a stack, with these labels, whose frames are given root first.
+    pub fn labelled(
+        &mut self,
+        thread: ThreadId,
+        labels: Option<LabelsId>,
         root_first: impl IntoIterator<Item = FrameId>,
         stop: StopReason,
         from_kernel: bool,
@@ -47,7 +72,7 @@ impl Builder {
         }
         *self
             .samples
-            .entry((stack, thread, stop, from_kernel))
+            .entry((stack, thread, stop, from_kernel, labels))
             .or_default() += count;
     }
 
@@ -61,21 +86,23 @@ impl Builder {
         let mut samples: Vec<Sample> = self
             .samples
             .into_iter()
-            .map(|((stack, thread, stop, from_kernel), count)| Sample {
+            .map(|((stack, thread, stop, from_kernel, labels), count)| Sample {
                 stack,
                 thread,
                 stop,
                 from_kernel,
+                labels,
                 count,
             })
             .collect();
-        samples.sort_by_key(|s| (s.thread, s.stack, s.stop, s.from_kernel));
+        samples.sort_by_key(|s| (s.thread, s.stack, s.stop, s.from_kernel, s.labels));
         Profile {
             meta,
             frames: self.frames.entries,
             stacks: self.stacks.nodes,
             modules: self.modules.entries,
             threads: self.threads.entries,
+            labels: self.labels.entries,
             samples,
             summary,
         }

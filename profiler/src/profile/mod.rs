@@ -8,6 +8,7 @@ mod summary;
 
 pub use build::Builder;
 pub use model::{
-    Frame, FrameId, Kind, Meta, Module, ModuleId, Origin, Profile, Sample, StackId, Thread, ThreadId,
+    Frame, FrameId, Kind, Labels, LabelsId, Measure, Meta, Module, ModuleId, Origin, Profile, Roots, Sample,
+    StackId, Thread, ThreadId,
 };
-pub use summary::{DebugFile, HookAnswers, HookNames, Missing, Summary};
+pub use summary::{DebugFile, HookAnswers, HookNames, Missing, OffCpu, Summary};

@@ -16,6 +16,10 @@ pub struct StackId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ThreadId(pub u32);
 
+/// Handle of a set of labels in [`Profile::labels`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LabelsId(pub u32);
+
 /// Handle of a [`Module`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModuleId(pub u32);
@@ -123,7 +127,12 @@ pub struct Thread {
     pub tid: u32,
     /// Name of the thread (`comm`).
     pub name: String,
+    /// Name of its process; empty if it is not known.
+    pub process: String,
 }
+
+/// Labels that a program gave to what it was doing (`pprof.Do` of Go): key and value, sorted by key.
+pub type Labels = Vec<(String, String)>;
 
 /// One stack of one thread, how often it was seen, and how its walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,8 +145,31 @@ pub struct Sample {
     pub stop: StopReason,
     /// The sample interrupted kernel code.
     pub from_kernel: bool,
-    /// How many times.
+    /// What the program was doing, as it says itself.
+    pub labels: Option<LabelsId>,
+    /// How much of what the profile measures: see [`Measure`].
     pub count: u64,
+}
+
+/// What a profile measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Measure {
+    /// Time on a CPU, in samples.
+    #[default]
+    Cpu,
+    /// Time off the CPU, in nanoseconds.
+    OffCpu,
+}
+
+/// What stands outside of all frames of a stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roots {
+    /// The values of these labels, outside of all others.
+    pub tags: Vec<String>,
+    /// The name of the process, if the thread's differs from it.
+    pub process: bool,
+    /// The name of the process always, and the id of the thread beside its name.
+    pub per_thread: bool,
 }
 
 /// Facts about the recording as a whole.
@@ -155,6 +187,10 @@ pub struct Meta {
     pub frequency_hz: u64,
     /// Facts of host and target that matter when profiles are compared (kernel, CPU, Go version): name, value.
     pub facts: Vec<(String, String)>,
+    /// What the numbers of its samples are.
+    pub measure: Measure,
+    /// What stands outside of all stacks.
+    pub roots: Roots,
 }
 
 /// A whole recording. Made by [`super::Builder`].
@@ -170,6 +206,8 @@ pub struct Profile {
     pub modules: Vec<Module>,
     /// Threads that were sampled.
     pub threads: Vec<Thread>,
+    /// Every distinct set of labels.
+    pub labels: Vec<Labels>,
     /// The samples; no two agree in everything but the count.
     pub samples: Vec<Sample>,
     /// What was taken, kept and lost.

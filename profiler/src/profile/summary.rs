@@ -4,7 +4,8 @@ use profiler_abi::stop::StopReason;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Accounts for every sample of a recording. All numbers but those of [`Missing`] are samples.
+/// Accounts for every sample of a recording. All numbers but those of [`Missing`] are samples; of time off the CPU, kept
+/// ones are nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// In the profile; the sum over `by_stop`.
@@ -25,10 +26,29 @@ pub struct Summary {
     pub hooks: Option<HookAnswers>,
     /// Who named what the traceback hooks gave; `None` if they gave nothing.
     pub hook_names: Option<HookNames>,
+    /// What became of the times that threads were off the CPU, if those were recorded.
+    pub off_cpu: Option<OffCpu>,
     /// Modules that frames were in but that gave them no name, most samples first.
     pub missing: Vec<Missing>,
     /// What became of separate files with debug information of modules that frames are in, where that is not plain.
     pub debug_files: Vec<DebugFile>,
+}
+
+/// What became of the times that threads were off the CPU to wait for something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OffCpu {
+    /// Shorter ones are not in the profile.
+    pub min: Duration,
+    /// Those that are in it.
+    pub blocks: u64,
+    /// Those that were shorter.
+    pub short: u64,
+    /// How long those were in all.
+    pub short_time: Duration,
+    /// Those for whose stacks there was no room.
+    pub without_room: u64,
+    /// Those that had not ended when the recording did.
+    pub still: u64,
 }
 
 /// What became of the questions to traceback hooks. All numbers but [`HookAnswers::longest_stop`] are samples.

@@ -6,11 +6,12 @@ use super::naming::{HookPc, ProgramIdx};
 use crate::addr::Avma;
 use crate::hooks::Answer;
 use crate::merge::{self, Code, MergedFrame};
-use crate::profile::Origin;
+use crate::profile::{Measure, Origin};
 use crate::sampler::RawSample;
 use profiler_abi::sample::Header;
 use profiler_abi::stop::StopReason;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// A place that frames are at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +49,8 @@ pub struct Key {
     pub tgid: u32,
     /// Thread id.
     pub tid: u32,
+    /// Name of the process; empty if it was not watched yet.
+    pub process: Arc<str>,
     /// Name of the thread.
     pub comm: String,
     /// How the walk ended.
@@ -64,13 +67,25 @@ pub struct Collected {
     /// Every place.
     pub places: Vec<Place>,
     index: HashMap<Place, PlaceIdx>,
-    /// How often each stack was seen.
+    /// Every module that a place is in.
+    pub modules: HashSet<ModuleIdx>,
+    /// How much of each stack was seen.
     pub counts: HashMap<Key, u64>,
     /// All samples.
     pub total: u64,
+    /// What is counted.
+    pub measure: Measure,
 }
 
 impl Collected {
+    /// No samples yet.
+    pub fn new(measure: Measure) -> Self {
+        Self {
+            measure,
+            ..Self::default()
+        }
+    }
+
     /// Counts a sample; `image` is the program image that the process ran, if we know it.
     pub fn add(&mut self, sample: &RawSample<'_>, image: Option<&Image>) {
         let chain = merge::chain(sample.kernel(), sample.user());
@@ -127,18 +142,26 @@ impl Collected {
         let key = Key {
             tgid: sample.header.tgid,
             tid: sample.header.tid,
+            process: image.map_or_else(Arc::default, |image| Arc::clone(&image.name)),
             comm: sample.comm(),
             stop,
             from_kernel: sample.header.flags & Header::FROM_KERNEL != 0,
             stack: stack.into(),
         };
-        *self.counts.entry(key).or_default() += 1;
-        self.total += 1;
+        let much = match self.measure {
+            Measure::Cpu => 1,
+            Measure::OffCpu => sample.header.cookie,
+        };
+        *self.counts.entry(key).or_default() += much;
+        self.total += much;
     }
 
     fn place(&mut self, place: Place) -> PlaceIdx {
         *self.index.entry(place).or_insert_with(|| {
             self.places.push(place);
+            if let Area::Module(at) = place.area {
+                self.modules.insert(at);
+            }
             PlaceIdx(self.places.len() as u32 - 1)
         })
     }

@@ -1,6 +1,6 @@
 //! Giving names to places, each once, and making a profile of the counts.
 
-use super::collect::{Area, Collected, Place, PlaceIdx};
+use super::collect::{Area, Collected, Key, Place, PlaceIdx};
 use super::images::{Content, Module, ModuleIdx, Modules};
 use super::naming::Naming;
 use super::objects::Object;
@@ -14,7 +14,7 @@ use crate::symbolize::{Kallsyms, KernelSymbol, Name, PerfMap, Reason};
 use crate::target::maps::MapEntry;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// What the places of one area are called: for each its frames, innermost first; or why it has no name, and what would
 /// give it one.
@@ -25,6 +25,7 @@ pub fn profile(
     collected: &Collected,
     modules: &Modules,
     naming: &Naming,
+    processes: &HashMap<u32, Arc<str>>,
     meta: Meta,
     mut summary: Summary,
 ) -> Profile {
@@ -89,6 +90,7 @@ pub fn profile(
             pid: key.tgid,
             tid: key.tid,
             name: key.comm.clone(),
+            process: process_name(key, processes),
         });
         let root_first = key.stack.iter().rev().flat_map(|at| {
             frames
@@ -126,6 +128,18 @@ pub fn profile(
         .sort_by(|a, b| b.samples.cmp(&a.samples).then_with(|| a.module.cmp(&b.module)));
     summary.debug_files = debug_files(module_ids.keys().map(|at| modules.get(*at)));
     builder.finish(meta, summary)
+}
+
+/// What the process of a stack is called.
+fn process_name(key: &Key, processes: &HashMap<u32, Arc<str>>) -> String {
+    if !key.process.is_empty() {
+        return key.process.to_string();
+    }
+    // Its first samples came before it was looked at.
+    match processes.get(&key.tgid) {
+        Some(name) if key.tid != key.tgid => name.to_string(),
+        _ => key.comm.clone(),
+    }
 }
 
 /// What became of separate debug files of modules that frames are in, by module.

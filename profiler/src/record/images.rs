@@ -6,7 +6,7 @@ use crate::sampler::{NewCode, ObjectTable, Slot};
 use crate::target::maps::{FileId, MapEntry};
 use profiler_abi::table::Mapping;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Handle of a [`Module`] in [`Modules`].
@@ -29,6 +29,15 @@ impl Module {
     /// How far `entry`, a mapping of the same, is above the one that was first seen. Wrapping.
     fn shift(&self, entry: &MapEntry) -> u64 {
         entry.start.wrapping_sub(self.entry.start)
+    }
+
+    /// Whether its object has to be read before walks can pass through it.
+    pub fn has_to_be_read(&self) -> bool {
+        match &self.content {
+            Content::Pending => true,
+            Content::Object(loaded, _) => loaded.is_freed(),
+            Content::Bare(_) => false,
+        }
     }
 
     /// The object in the module and its bias where `entry` maps it.
@@ -57,9 +66,44 @@ pub enum Content {
 /// An object and where its tables are.
 pub struct Loaded {
     /// What the file says.
-    pub object: std::sync::Mutex<Object>,
+    pub object: Mutex<Object>,
     /// Its place in the BPF maps.
-    pub table: ObjectTable,
+    pub table: Mutex<Held>,
+}
+
+/// Whether the tables of an object are in the BPF maps.
+#[derive(Debug)]
+pub enum Held {
+    /// They are, here; and since when no process has the object mapped.
+    Here(ObjectTable, Option<Instant>),
+    /// Not any more: no process had it mapped.
+    Freed,
+    /// There was no room.
+    NoRoom,
+}
+
+impl Loaded {
+    /// An object whose tables are, or are not, in the maps.
+    pub fn new(object: Object, table: Held) -> Self {
+        Self {
+            object: Mutex::new(object),
+            table: Mutex::new(table),
+        }
+    }
+
+    /// The tables as a mapping names them: directory and number of regions.
+    fn place(&self) -> (u32, u32) {
+        match self.table.lock().as_deref() {
+            Ok(Held::Here(table, _)) => (table.directory, table.n_regions),
+            Ok(Held::Freed) => (Mapping::PENDING, 0),
+            Ok(Held::NoRoom) | Err(_) => (Mapping::NO_TABLE, 0),
+        }
+    }
+
+    /// Whether the tables were freed.
+    pub fn is_freed(&self) -> bool {
+        matches!(self.table.lock().as_deref(), Ok(Held::Freed))
+    }
 }
 
 impl std::fmt::Debug for Loaded {
@@ -157,6 +201,8 @@ pub struct Image {
     pub slot: Slot,
     /// A process that runs it.
     pub pid: u32,
+    /// Name of the process.
+    pub name: Arc<str>,
     /// The executable mappings as last read, for comparison.
     pub entries: Vec<MapEntry>,
     /// What each of them is.
@@ -180,10 +226,11 @@ struct Generation {
 
 impl Image {
     /// An image without mappings.
-    pub fn new(slot: Slot, pid: u32) -> Self {
+    pub fn new(slot: Slot, pid: u32, name: Arc<str>) -> Self {
         Self {
             slot,
             pid,
+            name,
             entries: Vec::new(),
             modules: Vec::new(),
             generations: HashMap::new(),
@@ -252,7 +299,10 @@ impl Image {
 /// How the walk in BPF is to treat a mapping.
 pub fn mapping(entry: &MapEntry, module: &Module) -> Mapping {
     let (bias, directory, n_regions) = match (module.object(entry), &module.content) {
-        (Some((loaded, bias)), _) => (bias.0, loaded.table.directory, loaded.table.n_regions),
+        (Some((loaded, bias)), _) => {
+            let (directory, n_regions) = loaded.place();
+            (bias.0, directory, n_regions)
+        }
         (None, Content::Pending) => (0, Mapping::PENDING, 0),
         (None, _) => (0, Mapping::NO_TABLE, 0),
     };

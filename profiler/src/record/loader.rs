@@ -55,7 +55,8 @@ impl Loader {
             .name("object-loader".into())
             .spawn(move || {
                 let mut ext = ExtTable::default();
-                for job in work {
+                let mut waiting = Vec::new();
+                while let Some(job) = smallest(&work, &mut waiting) {
                     let object = contents(&job)
                         .and_then(|bytes| {
                             Object::read(job.entry.path(), &bytes, Places::of(job.pid), &mut ext)
@@ -104,6 +105,18 @@ impl Loader {
     pub fn is_busy(&self) -> bool {
         self.waiting > 0
     }
+}
+
+/// Takes the job with the least code: many are done before one that is large would be. Waits if there is none; `None` if
+/// there will be none any more.
+fn smallest(work: &mpsc::Receiver<Job>, waiting: &mut Vec<Job>) -> Option<Job> {
+    waiting.extend(work.try_iter());
+    if waiting.is_empty() {
+        return work.recv().ok();
+    }
+    let code = |job: &Job| job.entry.end.saturating_sub(job.entry.start);
+    let (at, _) = waiting.iter().enumerate().min_by_key(|(_, job)| code(job))?;
+    Some(waiting.swap_remove(at))
 }
 
 fn contents(job: &Job) -> Result<Bytes, String> {

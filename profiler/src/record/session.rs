@@ -9,8 +9,8 @@ use super::{Error, facts, finish};
 use crate::debuginfo::debuginfod;
 use crate::hooks::Answer;
 use crate::observe::Observer;
-use crate::profile::{Meta, Profile, Summary};
-use crate::sampler::{self, Record, Sampler, parse};
+use crate::profile::{Measure, Meta, OffCpu, Profile, Roots, Summary};
+use crate::sampler::{self, Counts, Event, Record, Sampler, parse};
 use crate::target::process::Process;
 use profiler_abi::sample::Header;
 use std::future::Future;
@@ -31,6 +31,10 @@ pub struct Options {
     pub hooks: HookMode,
     /// Servers that are asked for debug files; `None` for nobody.
     pub debuginfod: Option<debuginfod::Settings>,
+    /// What stands outside of stacks.
+    pub roots: Roots,
+    /// What the recording is called; the name of the first process that is watched if it is empty.
+    pub title: String,
 }
 
 /// Why a recording ended.
@@ -66,17 +70,17 @@ impl Session {
         let (sampler, tables) = Sampler::load(options.sampling)?;
         let fetching = Fetching::start(options.debuginfod.clone()).map_err(Error::Wait)?;
         Ok(Self {
-            options,
+            program: options.title.clone(),
             fetching,
             sampler,
-            targets: Targets::new(tables).map_err(Error::Wait)?,
+            targets: Targets::new(tables, options.sampling.scope).map_err(Error::Wait)?,
             hooks: Hooks::default(),
             naming: Naming::default(),
-            collected: Collected::default(),
-            program: String::new(),
+            collected: Collected::new(measure(&options.sampling)),
             asked_for: Vec::new(),
             begun: (SystemTime::now(), Instant::now()),
             duration: Duration::ZERO,
+            options,
         })
     }
 
@@ -188,9 +192,9 @@ impl Session {
                 ready = ring.readable() => ready.map_err(Error::Wait)?.clear_ready(),
                 ready = remapped.readable() => ready.map_err(Error::Wait)?.clear_ready(),
                 _ = fetch.tick(), if self.hooks.is_engaged() => {}
-                done = self.targets.next_object() => self.targets.loaded(done)?,
+                done = self.targets.next_object() => self.targets.loaded(done),
                 _ = tick.tick() => {
-                    if !self.targets.tick() {
+                    if !self.targets.tick(|at| self.collected.modules.contains(&at)) {
                         break Ended::TargetsGone;
                     }
                     self.hooks.tick(&mut self.targets);
@@ -202,15 +206,15 @@ impl Session {
                     observer.progress(self.begun.1.elapsed(), counts.taken, lost);
                 }
             }
-            self.drain()?;
-            self.targets.rescan_due()?;
+            self.drain();
+            self.targets.rescan_due();
             self.tell(observer);
         })
     }
 
     /// Takes what is left once sampling has ended, and leaves the processes.
     fn close(&mut self) -> Result<(), Error> {
-        self.drain()?;
+        self.drain();
         let counts = self.sampler.counts()?;
         let all_came = counts.lost_ring_full == 0;
         let (hooks, naming, collected) = (&mut self.hooks, &self.naming, &mut self.collected);
@@ -245,6 +249,7 @@ impl Session {
             withheld_ticks: counts.withheld_ticks,
             hooks: self.hooks.answers(&self.sampler.asked()?),
             hook_names: self.naming.account(),
+            off_cpu: off_cpu(&self.options.sampling, &counts),
             ..Summary::default()
         };
         let mut facts = facts::of_host();
@@ -254,13 +259,19 @@ impl Session {
             pids: self.asked_for,
             start: self.begun.0,
             duration: self.duration,
-            frequency_hz: self.options.sampling.frequency_hz,
+            frequency_hz: match self.options.sampling.event {
+                Event::Tick => self.options.sampling.frequency_hz,
+                Event::Block { .. } => 0,
+            },
             facts,
+            measure: measure(&self.options.sampling),
+            roots: self.options.roots,
         };
         Ok(finish::profile(
             &self.collected,
             &self.targets.modules,
             &self.naming,
+            &self.targets.names,
             meta,
             summary,
         ))
@@ -284,7 +295,7 @@ impl Session {
         }
     }
 
-    fn drain(&mut self) -> Result<(), Error> {
+    fn drain(&mut self) {
         let mut records = Vec::new();
         while let Some(bytes) = self.sampler.next_record() {
             records.push(bytes.to_vec());
@@ -300,7 +311,7 @@ impl Session {
         for snapshot in self.naming.new_snapshots() {
             self.targets.disown(snapshot);
         }
-        let (mut forks, mut execs) = (Vec::new(), Vec::new());
+        let (mut forks, mut execs, mut met) = (Vec::new(), Vec::new(), Vec::new());
         for bytes in records {
             match parse(&bytes) {
                 Some(Record::Sample(sample)) if self.naming.is_snapshot(sample.header.tgid) => {}
@@ -320,6 +331,7 @@ impl Session {
                 }
                 Some(Record::Fork { tgid, parent }) => forks.push((tgid, parent)),
                 Some(Record::Exec { tgid }) => execs.push(tgid),
+                Some(Record::Met { tgid }) => met.push(tgid),
                 None => {}
             }
         }
@@ -336,10 +348,42 @@ impl Session {
                 add_joined(collected, targets, naming, &bytes, answer.as_ref());
             });
             self.naming.replaced(pid);
-            self.targets.execed(pid)?;
+            self.targets.execed(pid);
         }
-        Ok(())
+        for pid in met {
+            self.targets.met(pid);
+            if self.options.hooks != HookMode::Off {
+                self.hooks.wait_for(pid);
+            }
+        }
     }
+}
+
+/// What the samples of a recording are of.
+fn measure(sampling: &sampler::Options) -> Measure {
+    match sampling.event {
+        Event::Tick => Measure::Cpu,
+        Event::Block { .. } => Measure::OffCpu,
+    }
+}
+
+/// Accounts for the times that threads were off the CPU.
+fn off_cpu(sampling: &sampler::Options, counts: &Counts) -> Option<OffCpu> {
+    let Event::Block { min, .. } = sampling.event else {
+        return None;
+    };
+    let (short, short_ns) = counts.short_blocks;
+    let came_back = short + counts.taken + counts.lost_ring_full;
+    Some(OffCpu {
+        min,
+        blocks: counts.taken,
+        short,
+        short_time: Duration::from_nanos(short_ns),
+        without_room: counts.blocks_without_room,
+        still: counts
+            .blocks
+            .saturating_sub(came_back + counts.blocks_without_room),
+    })
 }
 
 /// Counts a sample that waited for an answer.

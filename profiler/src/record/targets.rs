@@ -1,5 +1,7 @@
 //! Keeps the tables of the BPF side in step with the watched processes: what each has mapped, forks, execs, ends.
 
+mod room;
+
 use super::Error;
 use super::images::{Content, Image, Loaded, Mapped, ModuleIdx, Modules, bias, mapping};
 use super::loader::{Done, Job, Loader};
@@ -7,7 +9,7 @@ use crate::addr::{Avma, Bias};
 use crate::hooks::table::Table;
 use crate::inject::{Accept, GoPlan, Plan, Runtime};
 use crate::merge::Code;
-use crate::sampler::{self, NewCode, Question, Tables};
+use crate::sampler::{self, NewCode, Question, Scope, Tables};
 use crate::target::calls::SystemCalls;
 use crate::target::files;
 use crate::target::go::TlsG;
@@ -16,7 +18,7 @@ use crate::target::process::{self, Process};
 use profiler_abi::go::{GoLayout, MAX_RUNTIMES};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a process is left alone after its mappings were read, at least: a walk that meets an address in no mapping asks
@@ -25,6 +27,12 @@ const RESCAN_PAUSE: Duration = Duration::from_millis(20);
 
 /// The same, as a multiple of the time that reading them took.
 const RESCAN_PAUSE_FACTOR: u32 = 9;
+
+/// How often it is looked for objects that no process has mapped any more.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// For how long their tables are kept: short processes often come again.
+const KEEP: Duration = Duration::from_secs(10);
 
 /// The watched processes.
 pub struct Targets {
@@ -41,6 +49,18 @@ pub struct Targets {
     /// Processes that have ended and slots that exec has left, since the last tick. Samples of theirs may be under way
     /// until the next one.
     leaving: Leaving,
+    /// Processes for which there was no room.
+    turned_away: HashSet<u32>,
+    /// Some of the tables has become free since they were last tried again.
+    made_room: bool,
+    /// What was full, as far as the user has been told.
+    told: HashSet<String>,
+    /// When it was last looked for objects that nobody has mapped any more.
+    looked: Instant,
+    /// Which processes are watched: those that were asked for, or each that is met.
+    scope: Scope,
+    /// What each process was called when it was last looked at.
+    pub names: HashMap<u32, Arc<str>>,
     /// What there is to tell the user, since it was last taken.
     pub warnings: Vec<String>,
 }
@@ -73,7 +93,7 @@ impl Targets {
     ///
     /// # Errors
     /// The system does not give another thread.
-    pub fn new(tables: Tables) -> std::io::Result<Self> {
+    pub fn new(tables: Tables, scope: Scope) -> std::io::Result<Self> {
         Ok(Self {
             tables,
             loader: Loader::start()?,
@@ -83,6 +103,12 @@ impl Targets {
             processes: HashMap::new(),
             rescan: HashSet::new(),
             leaving: Leaving::default(),
+            turned_away: HashSet::new(),
+            made_room: false,
+            told: HashSet::new(),
+            looked: Instant::now(),
+            scope,
+            names: HashMap::new(),
             warnings: Vec::new(),
         })
     }
@@ -95,7 +121,7 @@ impl Targets {
         self.new_image(process.pid, Some(process))?;
         while self.loader.is_busy() {
             let done = self.loader.next().await;
-            self.loaded(done)?;
+            self.loaded(done);
         }
         Ok(())
     }
@@ -117,11 +143,20 @@ impl Targets {
         self.loader.next().await
     }
 
-    /// Called every now and then: notices processes that have ended. False if none is left.
-    pub fn tick(&mut self) -> bool {
+    /// Called every now and then: notices processes that have ended, and makes room where it is not needed any more; not
+    /// of the names of modules that samples are in. False if none of the processes that were asked for is left.
+    pub fn tick(&mut self, is_sampled: impl Fn(ModuleIdx) -> bool) -> bool {
         self.forget();
         self.notice_ends();
-        self.processes.is_empty() || self.processes.values().any(|watched| !watched.ended)
+        if self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            self.free_tables(KEEP);
+            self.free_objects(is_sampled);
+        }
+        self.admit_again();
+        self.scope != Scope::Listed
+            || self.processes.is_empty()
+            || self.processes.values().any(|watched| !watched.ended)
     }
 
     /// A process, watched or not, has mapped code.
@@ -315,24 +350,15 @@ impl Targets {
     }
 
     /// Process `pid` has called exec.
-    ///
-    /// # Errors
-    /// A table is full.
-    pub fn execed(&mut self, pid: u32) -> Result<(), Error> {
+    pub fn execed(&mut self, pid: u32) {
         match Process::open(pid) {
-            Ok(process) => {
-                self.leaving
-                    .slots
-                    .extend(self.processes.get(&pid).map(|watched| watched.slot));
-                self.new_image(pid, Some(process))
-            }
+            Ok(process) => self.admit(pid, process),
             // It has ended already; its few samples say so themselves.
             Err(_) => {
                 if let Some(watched) = self.processes.get_mut(&pid) {
                     watched.ended = true;
                     self.leaving.processes.push(pid);
                 }
-                Ok(())
             }
         }
     }
@@ -341,8 +367,14 @@ impl Targets {
         let slot = self.tables.new_slot()?;
         let index = slot.index;
         let on_cpu_before = self.processes.get(&pid).and_then(|watched| watched.on_cpu_before);
-        self.tables.watch(pid, &slot)?;
-        self.images.insert(index, Image::new(slot, pid));
+        let name: Arc<str> = process
+            .as_ref()
+            .map(Process::name)
+            .or_else(|| self.names.get(&pid).map(|name| name.to_string()))
+            .unwrap_or_default()
+            .into();
+        self.names.insert(pid, Arc::clone(&name));
+        self.images.insert(index, Image::new(slot, pid, name));
         self.processes.insert(
             pid,
             Watched {
@@ -355,14 +387,21 @@ impl Targets {
                 on_cpu_before,
             },
         );
-        self.scan(pid)
+        self.scan(pid)?;
+        let Some(image) = self.images.get(&index) else {
+            return Ok(());
+        };
+        // It did not fit. Of those that were asked for, the walk at least says where they were interrupted.
+        let overflowed = self.processes.get(&pid).is_some_and(|watched| watched.overflowed);
+        if self.scope != Scope::Listed && overflowed {
+            return Err(sampler::Error::Full { what: "mappings" }.into());
+        }
+        // Only now, when its tables are as complete as they get at once.
+        Ok(self.tables.watch(pid, &image.slot)?)
     }
 
     /// Reads the mappings of the processes whose turn it is.
-    ///
-    /// # Errors
-    /// They cannot be read though the process lives, or a table is full.
-    pub fn rescan_due(&mut self) -> Result<(), Error> {
+    pub fn rescan_due(&mut self) {
         let due: Vec<u32> = self
             .rescan
             .iter()
@@ -376,12 +415,13 @@ impl Targets {
         for pid in due {
             self.rescan.remove(&pid);
             let begun = Instant::now();
-            self.scan(pid)?;
+            if let Err(error) = self.scan(pid) {
+                self.turn_away(pid, &error);
+            }
             if let Some(watched) = self.processes.get_mut(&pid) {
                 watched.pause = RESCAN_PAUSE.max(begun.elapsed() * RESCAN_PAUSE_FACTOR);
             }
         }
-        Ok(())
     }
 
     /// Reads the mappings of a process and brings the tables of its image up to date.
@@ -416,7 +456,7 @@ impl Targets {
         }
         for entry in &entries {
             let at = self.modules.intern(pid, entry);
-            if matches!(self.modules.get(at).content, Content::Pending) && self.pending.insert(at) {
+            if self.modules.get(at).has_to_be_read() && self.pending.insert(at) {
                 self.request(pid, entry, at);
             }
         }
@@ -442,7 +482,9 @@ impl Targets {
             return;
         }
         let twin = self.modules.iter().find_map(|(_, module)| match &module.content {
-            Content::Object(loaded, _) if entry.is_file() && module.entry.file == entry.file => {
+            Content::Object(loaded, _)
+                if entry.is_file() && module.entry.file == entry.file && !loaded.is_freed() =>
+            {
                 Some(Arc::clone(loaded))
             }
             _ => None,
@@ -461,27 +503,22 @@ impl Targets {
     }
 
     /// Takes an object that was asked for.
-    ///
-    /// # Errors
-    /// A table is full.
-    pub fn loaded(&mut self, done: Done) -> Result<(), Error> {
+    pub fn loaded(&mut self, done: Done) {
         let Done {
             job,
             object,
             ext_rules,
         } = done;
-        self.tables.add_ext_rules(&ext_rules)?;
+        let has_rules = self.tables.add_ext_rules(&ext_rules);
         let at = job.module;
         let content = match object {
-            Ok(object) => {
+            Ok(mut object) => {
                 for problem in &object.problems {
                     self.warnings.push(format!("{}: {problem}", job.entry.name));
                 }
-                let table = self.tables.add_object(object.n_regions, &object.regions)?;
-                let loaded = Loaded {
-                    object: Mutex::new(*object),
-                    table,
-                };
+                let regions = std::mem::take(&mut object.regions);
+                let table = self.hold(has_rules, object.n_regions, &regions);
+                let loaded = Loaded::new(*object, table);
                 place(Arc::new(loaded), &self.modules.get(at).entry)
             }
             Err(reason) => {
@@ -491,7 +528,7 @@ impl Targets {
                         entry,
                         module: at,
                     });
-                    return Ok(());
+                    return;
                 }
                 Content::Bare(reason)
             }
@@ -505,9 +542,12 @@ impl Targets {
             .map(|(slot, _)| *slot)
             .collect();
         for slot in slots {
-            self.publish(slot)?;
+            if let Err(error) = self.publish(slot)
+                && let Some(pid) = self.images.get(&slot).map(|image| image.pid)
+            {
+                self.turn_away(pid, &error);
+            }
         }
-        Ok(())
     }
 
     /// If process `pid`, from which a module could not be read, has ended: another one that has it, and where.
@@ -582,15 +622,26 @@ impl Targets {
 
     /// Stops watching processes that have ended.
     fn notice_ends(&mut self) {
-        for (pid, watched) in &mut self.processes {
-            if let Some(process) = &watched.process
-                && !watched.ended
-                && has_ended(process)
-            {
+        let running = self.processes.iter().filter(|(_, watched)| !watched.ended);
+        let (pids, mut fds): (Vec<u32>, Vec<PollFd<'_>>) = running
+            .filter_map(|(&pid, watched)| {
+                Some((pid, PollFd::new(&watched.process.as_ref()?.pidfd, PollFlags::IN)))
+            })
+            .unzip();
+        if poll(&mut fds, Some(&AT_ONCE)).is_ok_and(|ended| ended == 0) {
+            return;
+        }
+        let ended = pids
+            .into_iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty());
+        let ended: Vec<u32> = ended.map(|(pid, _)| pid).collect();
+        for pid in ended {
+            if let Some(watched) = self.processes.get_mut(&pid) {
                 watched.ended = true;
-                self.tables.unwatch(*pid);
-                self.leaving.processes.push(*pid);
             }
+            self.tables.unwatch(pid);
+            self.leaving.processes.push(pid);
         }
     }
 
@@ -610,6 +661,7 @@ impl Targets {
                 && let Some(image) = self.images.remove(&slot)
             {
                 self.tables.remove_slot(image.slot);
+                self.made_room = true;
             }
         }
     }
@@ -659,12 +711,13 @@ fn go_layout(pid: u32, loaded: &Loaded, bias: Bias) -> Option<GoLayout> {
 
 fn has_ended(process: &Process) -> bool {
     let mut fds = [PollFd::new(&process.pidfd, PollFlags::IN)];
-    poll(
-        &mut fds,
-        Some(&Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        }),
-    )
-    .is_ok_and(|ready| ready > 0)
+    poll(&mut fds, Some(&AT_ONCE)).is_ok_and(|ready| ready > 0)
 }
+
+const AT_ONCE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+#[cfg(test)]
+mod tests;

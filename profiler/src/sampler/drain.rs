@@ -26,6 +26,11 @@ pub enum Record<'r> {
         /// The process.
         tgid: u32,
     },
+    /// A process was met whose samples are wanted, and which is not watched yet.
+    Met {
+        /// The process.
+        tgid: u32,
+    },
 }
 
 /// A sample as it was taken: addresses, not names.
@@ -83,6 +88,7 @@ pub fn parse(bytes: &[u8]) -> Option<Record<'_>> {
             parent: header.cookie as u32,
         },
         RecordKind::Exec => Record::Exec { tgid },
+        RecordKind::Met => Record::Met { tgid },
         RecordKind::Sample => {
             let (kernel, rest) = rest.split_at_checked(header.n_kernel as usize * 8)?;
             let user = rest.get(..header.n_user as usize * 8)?;

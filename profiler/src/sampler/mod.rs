@@ -11,7 +11,7 @@ mod tables;
 pub use btf::Btf;
 pub use drain::{RawSample, Record, parse};
 pub use sideband::{NewCode, Remapped};
-pub use tables::{ObjectTable, Question, Slot, Tables};
+pub use tables::{ObjectTable, Question, Slot, Tables, Usage};
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
@@ -20,11 +20,15 @@ use profiler_abi::table::{Config, Counter};
 use sideband::Sideband;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use zerocopy::IntoBytes;
 
 /// The program, built by `cargo xtask bpf` from `profiler-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/profiler.bpf.o");
+
+/// Entries of the table of mappings where processes are listed; where they are not, it has four times as many.
+const LISTED_MAPPINGS: u32 = 131_072;
 
 /// The fastest sampling clock that the kernel's software timer gives: it rounds shorter periods up to 10 µs
 /// (kernel/events/core.c, `perf_swevent_start_hrtimer`).
@@ -120,7 +124,44 @@ pub struct Options {
     pub kernel_frames: bool,
     /// Whether children of watched processes are watched too.
     pub follow_children: bool,
+    /// Whose samples are wanted.
+    pub scope: Scope,
+    /// When samples are taken.
+    pub event: Event,
 }
+
+/// Whose samples are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Of the processes that are watched.
+    Listed,
+    /// Of every process. One that is met and is not watched is announced by [`Record::Met`].
+    Host,
+    /// Of every process in this control group (version 2) or below it, likewise.
+    Cgroup {
+        /// Its id: the inode of its directory.
+        id: u64,
+        /// How deep in the tree it is, at least; the root is at 0.
+        level: u32,
+    },
+}
+
+/// When samples are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// On each tick of the sampling clock, of threads that are on a CPU.
+    Tick,
+    /// Of threads that have left the CPU to wait for something, when they have it again.
+    Block {
+        /// Those that were off the CPU for less are only counted.
+        min: Duration,
+        /// For how many threads there is room.
+        threads: u32,
+    },
+}
+
+/// The most threads that there is room for: 8 KiB each.
+pub const MAX_BLOCKED_THREADS: u32 = 16384;
 
 /// Samples lost and taken, as the BPF program counted them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,6 +177,12 @@ pub struct Counts {
     pub withheld_ticks: u64,
     /// Requests (not samples) that found no room.
     pub lost_requests: u64,
+    /// Threads that left the CPU to wait for something.
+    pub blocks: u64,
+    /// Those of them for whose stack there was no room.
+    pub blocks_without_room: u64,
+    /// Those that came back too soon to be of interest, and how long they were off the CPU in all, in nanoseconds.
+    pub short_blocks: (u64, u64),
 }
 
 /// Threads asked and not asked what their program's traceback hooks say, as the BPF program counted them.
@@ -272,6 +319,33 @@ impl Sampler {
                 .ok_or(Error::BtfField { field: "vm_start" })?,
             task_gave_way: field(&["nvcsw"], "nvcsw")?,
             task_preempted: field(&["nivcsw"], "nivcsw")?,
+            scope: match options.scope {
+                Scope::Listed => Config::LISTED,
+                Scope::Host => Config::HOST,
+                Scope::Cgroup { .. } => Config::CGROUP,
+            },
+            cgroup_level: match options.scope {
+                Scope::Cgroup { level, .. } => level,
+                Scope::Listed | Scope::Host => 0,
+            },
+            cgroup_id: match options.scope {
+                Scope::Cgroup { id, .. } => id,
+                Scope::Listed | Scope::Host => 0,
+            },
+            min_block_ns: match options.event {
+                Event::Tick => 0,
+                Event::Block { min, .. } => u64::try_from(min.as_nanos()).unwrap_or(u64::MAX),
+            },
+            task_state: field(&["__state"], "__state")?,
+            task_pid: field(&["pid"], "pid")?,
+        };
+        let blocked = match options.event {
+            Event::Tick => 1,
+            Event::Block { threads, .. } => threads.clamp(1, MAX_BLOCKED_THREADS),
+        };
+        let mappings = match options.scope {
+            Scope::Listed => LISTED_MAPPINGS,
+            Scope::Host | Scope::Cgroup { .. } => 4 * LISTED_MAPPINGS,
         };
         let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::Cpus { what, source })?;
         let object = kfunc::resolve(OBJECT, send_signal_task).ok_or(Error::NotOurs {
@@ -281,6 +355,8 @@ impl Sampler {
             .override_global("CONFIG", config.as_bytes(), true)
             .map_max_entries("SCRATCH", cpus as u32)
             .map_max_entries("RING", ring_bytes)
+            .map_max_entries("BLOCKED", blocked)
+            .map_max_entries("MAPPINGS", mappings)
             .load(&object)
             .map_err(|source| Error::Load(Box::new(source)))?;
         // Before the maps are taken over: the programs refer to them by descriptor.
@@ -289,9 +365,14 @@ impl Sampler {
                 .load()
                 .map_err(refused("load", name))?;
         }
-        program::<PerfEvent>(&mut bpf, "sample")?
-            .load()
-            .map_err(refused("load", "sample"))?;
+        match options.event {
+            Event::Tick => program::<PerfEvent>(&mut bpf, "sample")?
+                .load()
+                .map_err(refused("load", "sample"))?,
+            Event::Block { .. } => program::<RawTracePoint>(&mut bpf, "switched")?
+                .load()
+                .map_err(refused("load", "switched"))?,
+        }
         let tables = Tables::new(&mut bpf)?;
         let ring = RingBuf::try_from(tables::take(&mut bpf, "RING")?).map_err(Error::map("RING"))?;
         let counters =
@@ -336,11 +417,17 @@ impl Sampler {
         self.sideband.as_mut().map(Sideband::take).unwrap_or_default()
     }
 
-    /// Starts the sampling clock of every CPU.
+    /// Starts to sample, on every CPU.
     ///
     /// # Errors
     /// The kernel refused to attach.
     pub fn start(&mut self) -> Result<(), Error> {
+        if let Event::Block { .. } = self.options.event {
+            program::<RawTracePoint>(&mut self.bpf, "switched")?
+                .attach("sched_switch")
+                .map_err(refused("attach", "switched"))?;
+            return Ok(());
+        }
         let period = 1_000_000_000 / self.options.frequency_hz;
         let clock = program::<PerfEvent>(&mut self.bpf, "sample")?;
         for cpu in online_cpus()? {
@@ -359,8 +446,17 @@ impl Sampler {
     /// Stops sampling. What was sent can still be read.
     pub fn stop(&mut self) {
         // Unloading detaches every link; it cannot fail in a way that leaves one behind.
-        if let Ok(clock) = program::<PerfEvent>(&mut self.bpf, "sample") {
-            let _ = clock.unload();
+        match self.options.event {
+            Event::Tick => {
+                if let Ok(clock) = program::<PerfEvent>(&mut self.bpf, "sample") {
+                    let _ = clock.unload();
+                }
+            }
+            Event::Block { .. } => {
+                if let Ok(switched) = program::<RawTracePoint>(&mut self.bpf, "switched") {
+                    let _ = switched.unload();
+                }
+            }
         }
     }
 
@@ -388,6 +484,12 @@ impl Sampler {
             lost_ticks: self.counter(Counter::LostTicks)?,
             withheld_ticks: self.counter(Counter::WithheldTicks)?,
             lost_requests: self.counter(Counter::LostRequests)?,
+            blocks: self.counter(Counter::Blocks)?,
+            blocks_without_room: self.counter(Counter::BlocksWithoutRoom)?,
+            short_blocks: (
+                self.counter(Counter::ShortBlocks)?,
+                self.counter(Counter::ShortBlockNs)?,
+            ),
         })
     }
 
@@ -447,21 +549,30 @@ fn ring_bytes(options: &Options) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, Sampler};
+    use super::{Event, Options, Sampler, Scope};
+    use std::time::Duration;
 
     #[test]
     fn the_kernel_accepts_the_programs() {
-        let options = Options {
-            frequency_hz: 99,
-            max_frames: 512,
-            kernel_frames: true,
-            follow_children: true,
-        };
         let btf = super::Btf::of_kernel().expect("this kernel has BTF");
+        let block = Event::Block {
+            min: Duration::ZERO,
+            threads: 100,
+        };
         // As they are for it, and as they are for one that cannot send cookies.
         for send_signal_task in [super::kfunc::send_signal_task(&btf), None] {
-            if let Err(error) = Sampler::load_for(options, &btf, send_signal_task) {
-                panic!("{send_signal_task:?}: {:#}", anyhow::Error::from(error));
+            for event in [Event::Tick, block] {
+                let options = Options {
+                    frequency_hz: 99,
+                    max_frames: 512,
+                    kernel_frames: true,
+                    follow_children: true,
+                    scope: Scope::Listed,
+                    event,
+                };
+                if let Err(error) = Sampler::load_for(options, &btf, send_signal_task) {
+                    panic!("{event:?} {send_signal_task:?}: {:#}", anyhow::Error::from(error));
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 pub struct Space {
     /// Start → length; never adjacent, never empty.
     free: BTreeMap<usize, usize>,
+    used: usize,
 }
 
 impl Space {
@@ -18,7 +19,13 @@ impl Space {
             } else {
                 BTreeMap::from([(0, len)])
             },
+            used: 0,
         }
+    }
+
+    /// How many places are taken.
+    pub fn used(&self) -> usize {
+        self.used
     }
 
     /// Takes `len` places; `None` if no free range is that long.
@@ -28,6 +35,7 @@ impl Space {
         if found > len {
             self.free.insert(start + len, found - len);
         }
+        self.used += len;
         Some(start)
     }
 
@@ -36,6 +44,7 @@ impl Space {
         if len == 0 {
             return;
         }
+        self.used -= len;
         if let Some((&before, &before_len)) = self.free.range(..start).next_back()
             && before + before_len == start
         {
@@ -60,10 +69,11 @@ mod tests {
         let b = space.take(30).expect("room");
         let c = space.take(40).expect("room");
         assert_eq!((a, b, c), (0, 30, 60));
-        assert_eq!(space.take(1), None);
+        assert_eq!((space.take(1), space.used()), (None, 100));
         for (start, len) in [(a, 30), (c, 40), (b, 30)] {
             space.give_back(start, len);
         }
+        assert_eq!(space.used(), 0);
         assert_eq!(space.take(100), Some(0));
     }
 

@@ -24,6 +24,21 @@ pub struct ObjectTable {
     pub directory: u32,
     /// How many regions the object has.
     pub n_regions: u32,
+    /// Where its regions are: shard, first byte, length.
+    regions: Vec<(usize, usize, usize)>,
+}
+
+/// How much of the tables is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Program images.
+    pub slots: usize,
+    /// Entries in lists of mappings.
+    pub mappings: usize,
+    /// Regions of code, those without rules included.
+    pub directory: usize,
+    /// Bytes of rules.
+    pub rules: usize,
 }
 
 /// A slot for a program image, and the lists of mappings it has.
@@ -104,9 +119,27 @@ impl Tables {
         let directory = self.directory_space.take(n_regions as usize).ok_or(Error::Full {
             what: "regions of code",
         })?;
+        let mut object = ObjectTable {
+            directory: directory as u32,
+            n_regions,
+            regions: Vec::with_capacity(tables.len()),
+        };
+        let written = self.write_object(&mut object, tables);
+        if let Err(error) = written {
+            self.remove_object(object);
+            return Err(error);
+        }
+        Ok(object)
+    }
+
+    fn write_object(&mut self, object: &mut ObjectTable, tables: &[(u32, Vec<u8>)]) -> Result<(), Error> {
+        let (directory, n_regions) = (object.directory as usize, object.n_regions);
         let mut next = 0;
         for (number, bytes) in tables {
             let (shard, start) = self.write_region(bytes)?;
+            object
+                .regions
+                .push((shard, start, bytes.len().next_multiple_of(8)));
             for hole in next..*number {
                 let _ = self.directory.store(directory + hole as usize, &RegionRef::NONE);
             }
@@ -124,10 +157,28 @@ impl Tables {
         for hole in next..n_regions {
             let _ = self.directory.store(directory + hole as usize, &RegionRef::NONE);
         }
-        Ok(ObjectTable {
-            directory: directory as u32,
-            n_regions,
-        })
+        Ok(())
+    }
+
+    /// Frees the tables of an object that no list of mappings has named for some time.
+    pub fn remove_object(&mut self, object: ObjectTable) {
+        for (shard, start, len) in object.regions {
+            if let Some((_, space)) = self.open_shards.get_mut(shard) {
+                space.give_back(start, len);
+            }
+        }
+        self.directory_space
+            .give_back(object.directory as usize, object.n_regions as usize);
+    }
+
+    /// How much of the tables is in use.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            slots: self.slot_space.used(),
+            mappings: self.mapping_space.used(),
+            directory: self.directory_space.used(),
+            rules: self.open_shards.iter().map(|(_, space)| space.used()).sum(),
+        }
     }
 
     fn write_region(&mut self, bytes: &[u8]) -> Result<(usize, usize), Error> {
@@ -273,6 +324,12 @@ impl Tables {
         self.procs
             .insert(tgid, slot.index, 0)
             .map_err(Error::map("PROCS"))
+    }
+
+    /// There is no room for process `tgid`: its samples say so from now on.
+    pub fn turn_away(&mut self, tgid: u32) {
+        // Where there is no room even for that, the BPF program says the same by itself.
+        let _ = self.procs.insert(tgid, ProcSlot::NO_ROOM, 0);
     }
 
     /// Samples of process `tgid` are not wanted any more. It may be gone already.

@@ -1,6 +1,7 @@
 //! Looking at a process and at the objects in it. Nothing here stops or changes it.
 
 pub mod calls;
+pub mod cgroup;
 pub mod command;
 pub mod files;
 pub mod go;

@@ -25,7 +25,7 @@ mod tables;
 
 use super::stack::Stack;
 use super::{Error, escape, percent, thousands};
-use crate::profile::{Kind, Profile, ThreadId};
+use crate::profile::{Kind, Measure, Profile, ThreadId};
 use document::{Category, Document, Entry, Markers, Meta, Samples, Section, Thread};
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
@@ -42,9 +42,10 @@ const UNKNOWN_PERIOD_MS: f64 = 1.0;
 /// # Errors
 /// [`Error::NoSamples`] if there is nothing to show: the front end refuses a profile without threads.
 pub fn write(profile: &Profile) -> Result<Vec<u8>, Error> {
-    let period_ms = match profile.period_ns() {
-        0 => UNKNOWN_PERIOD_MS,
-        ns => ns as f64 / 1e6,
+    let period_ms = match (profile.meta.measure, profile.period_ns()) {
+        (Measure::OffCpu, _) => 1e-6,
+        (Measure::Cpu, 0) => UNKNOWN_PERIOD_MS,
+        (Measure::Cpu, ns) => ns as f64 / 1e6,
     };
     let mut tables = Tables::new(profile);
     let mut threads: BTreeMap<ThreadId, BTreeMap<u32, u64>> = BTreeMap::new();
@@ -213,7 +214,12 @@ fn thread(profile: &Profile, id: ThreadId, stacks: BTreeMap<u32, u64>, period_ms
         paused_ranges: [],
         name: escape(&thread.name).into_owned(),
         is_main_thread: thread.tid == thread.pid,
-        process_name: escape(main.map_or(&profile.meta.program, |main| &main.name)).into_owned(),
+        process_name: escape(match (thread.process.as_str(), main) {
+            ("", Some(main)) => &main.name,
+            ("", None) => &profile.meta.program,
+            (process, _) => process,
+        })
+        .into_owned(),
         pid: thread.pid.to_string(),
         tid: thread.tid,
         samples: Samples {

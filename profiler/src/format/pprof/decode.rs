@@ -8,8 +8,8 @@ use super::wire::{self, Value};
 use super::{FORMAT, KINDS, ORIGINS, comment, label, value};
 use crate::format::{Error, stack};
 use crate::profile::{
-    Builder, Frame, FrameId, Kind, Meta, Missing, Module, ModuleId, Origin, Profile, Summary, Thread,
-    ThreadId,
+    Builder, Frame, FrameId, Kind, LabelsId, Measure, Meta, Missing, Module, ModuleId, Origin, Profile,
+    Roots, Summary, Thread, ThreadId,
 };
 use profiler_abi::stop::StopReason;
 use std::borrow::Cow;
@@ -41,7 +41,9 @@ struct Decoder<'a> {
     physical: Vec<Option<Physical>>,
     /// The frames of the sample at hand, root first.
     frames: Vec<FrameId>,
-    threads: HashMap<(u32, u32, Option<i64>), ThreadId>,
+    threads: HashMap<(u32, u32, Option<i64>, Option<i64>), ThreadId>,
+    /// By the indexes of their keys and values, as they come.
+    labels: HashMap<Vec<(i64, i64)>, Option<LabelsId>>,
     pids: BTreeSet<u32>,
     summary: Summary,
     meta: Meta,
@@ -56,6 +58,8 @@ impl<'a> Decoder<'a> {
             duration: Duration::from_nanos(u64::try_from(tables.duration_nanos).unwrap_or(0)),
             frequency_hz: tables.frequency_hz()?,
             facts: Vec::new(),
+            measure: Measure::default(),
+            roots: Roots::default(),
         };
         Ok(Self {
             physical: std::iter::repeat_with(|| None)
@@ -68,6 +72,7 @@ impl<'a> Decoder<'a> {
             modules: HashMap::new(),
             paths: HashMap::new(),
             threads: HashMap::new(),
+            labels: HashMap::new(),
             pids: BTreeSet::new(),
             summary: Summary::default(),
             meta,
@@ -115,6 +120,9 @@ impl<'a> Decoder<'a> {
                     .meta
                     .pids
                     .extend(value.split(',').filter_map(|pid| pid.parse::<u32>().ok())),
+                comment::ROOTS if value == comment::PROCESS => self.meta.roots.process = true,
+                comment::ROOTS if value == comment::PER_THREAD => self.meta.roots.per_thread = true,
+                comment::TAG => self.meta.roots.tags.push(value.to_owned()),
                 comment::LOST_RING_FULL => add(&mut self.summary.lost_ring_full, value),
                 comment::LOST_TICKS => add(&mut self.summary.lost_ticks, value),
                 comment::WITHHELD_TICKS => add(&mut self.summary.withheld_ticks, value),
@@ -200,10 +208,12 @@ impl<'a> Decoder<'a> {
         let from_kernel = from_kernel || labels.from_kernel;
         let stop = labels.stop.or(noted).unwrap_or(StopReason::Root);
         let thread = self.thread(&labels)?;
+        let said = self.labels(labels.programs)?;
 
         let nodes = self.builder.stack_nodes();
         let root_first = self.frames.iter().copied();
-        self.builder.sample(thread, root_first, stop, from_kernel, count);
+        self.builder
+            .labelled(thread, said, root_first, stop, from_kernel, count);
         self.budget
             .take(ENTRY * (1 + self.builder.stack_nodes() - nodes))?;
         self.account(stop, from_kernel, count)
@@ -225,7 +235,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn thread(&mut self, labels: &Labels) -> Result<ThreadId, Error> {
-        let key = (labels.pid, labels.tid, labels.thread);
+        let key = (labels.pid, labels.tid, labels.thread, labels.process);
         if let Some(&id) = self.threads.get(&key) {
             return Ok(id);
         }
@@ -233,16 +243,42 @@ impl<'a> Decoder<'a> {
             Some(name) => self.tables.string(name)?.into_owned(),
             None => self.meta.program.clone(),
         };
-        self.budget.take(3 * (size_of::<Thread>() + name.len()) + ENTRY)?;
+        let process = labels.process.map(|name| self.tables.string(name)).transpose()?;
+        let process = process.unwrap_or_default().into_owned();
+        self.budget
+            .take(3 * (size_of::<Thread>() + name.len() + process.len()) + ENTRY)?;
         let id = self.builder.thread(Thread {
             pid: labels.pid,
             tid: labels.tid,
             name,
+            process,
         });
         self.threads.insert(key, id);
         if labels.pid != 0 {
             self.pids.insert(labels.pid);
         }
+        Ok(id)
+    }
+
+    /// The set of a program's own labels with these indexes.
+    fn labels(&mut self, indexes: Vec<(i64, i64)>) -> Result<Option<LabelsId>, Error> {
+        if indexes.is_empty() {
+            return Ok(None);
+        }
+        if let Some(&id) = self.labels.get(&indexes) {
+            return Ok(id);
+        }
+        let mut labels = Vec::with_capacity(indexes.len());
+        for &(key, value) in &indexes {
+            let (key, value) = (self.tables.string(key)?, self.tables.string(value)?);
+            self.budget.take(ENTRY + 2 * (key.len() + value.len()))?;
+            let key = key.strip_prefix(label::PROGRAMS).unwrap_or(&key).to_owned();
+            labels.push((key, value.into_owned()));
+        }
+        labels.sort();
+        self.budget.take(2 * ENTRY * indexes.len())?;
+        let id = self.builder.labels(labels);
+        self.labels.insert(indexes, id);
         Ok(id)
     }
 
@@ -373,8 +409,12 @@ struct Labels {
     thread: Option<i64>,
     tid: u32,
     pid: u32,
+    /// Index of the process's name.
+    process: Option<i64>,
     stop: Option<StopReason>,
     from_kernel: bool,
+    /// Indexes of keys and values that are not ours.
+    programs: Vec<(i64, i64)>,
 }
 
 impl Labels {
@@ -388,10 +428,14 @@ impl Labels {
                 read.tid = u32::try_from(entry.num).unwrap_or(0);
             } else if key == label::PID.as_bytes() {
                 read.pid = u32::try_from(entry.num).unwrap_or(0);
+            } else if key == label::PROCESS.as_bytes() {
+                read.process = Some(entry.str);
             } else if key == label::STOP.as_bytes() {
                 read.stop = stack::stop_of_label(tables.bytes(entry.str)?);
             } else if key == label::MODE.as_bytes() {
                 read.from_kernel = tables.bytes(entry.str)? == label::KERNEL.as_bytes();
+            } else if entry.str != 0 {
+                read.programs.push((entry.key, entry.str));
             }
         }
         Ok(read)

@@ -2,7 +2,7 @@
 
 use super::{FORMAT, KINDS, ORIGINS, comment, label, number, proto};
 use crate::format::stack::Stack;
-use crate::profile::{Frame, FrameId, Kind, ModuleId, Profile, Sample, Summary};
+use crate::profile::{Frame, FrameId, Kind, Measure, ModuleId, Profile, Sample, Summary};
 use prost::Message;
 use std::collections::HashMap;
 use std::io;
@@ -45,14 +45,23 @@ impl<'a> Encoder<'a> {
     }
 
     fn run(mut self) -> proto::Profile {
-        let samples = self.value_type("samples", "count");
-        let cpu = self.value_type("cpu", "nanoseconds");
-        self.out.sample_type = vec![samples, cpu];
-        self.out.period_type = Some(cpu);
-        self.out.period = signed(self.profile.period_ns());
-        // Where nobody knows how long a sample is, only their number says something.
-        let default = if self.out.period == 0 { samples } else { cpu };
-        self.out.default_sample_type = default.r#type;
+        match self.profile.meta.measure {
+            Measure::Cpu => {
+                let samples = self.value_type("samples", "count");
+                let cpu = self.value_type("cpu", "nanoseconds");
+                self.out.sample_type = vec![samples, cpu];
+                self.out.period_type = Some(cpu);
+                self.out.period = signed(self.profile.period_ns());
+                // Where nobody knows how long a sample is, only their number says something.
+                let default = if self.out.period == 0 { samples } else { cpu };
+                self.out.default_sample_type = default.r#type;
+            }
+            Measure::OffCpu => {
+                let off_cpu = self.value_type("off-cpu", "nanoseconds");
+                self.out.sample_type = vec![off_cpu];
+                self.out.default_sample_type = off_cpu.r#type;
+            }
+        }
         let meta = &self.profile.meta;
         self.out.time_nanos = nanoseconds(meta.start.duration_since(UNIX_EPOCH).unwrap_or_default());
         self.out.duration_nanos = nanoseconds(meta.duration);
@@ -129,18 +138,30 @@ impl<'a> Encoder<'a> {
             self.number_label(label::TID, stack.thread.tid),
             self.number_label(label::PID, stack.thread.pid),
         ];
+        if !stack.thread.process.is_empty() {
+            label.push(self.label(label::PROCESS, &stack.thread.process));
+        }
+        for (key, value) in sample
+            .labels
+            .iter()
+            .flat_map(|at| &self.profile.labels[at.0 as usize])
+        {
+            let ours = label::OURS.contains(&key.as_str()).then_some(label::PROGRAMS);
+            label.push(self.label(&format!("{}{key}", ours.unwrap_or_default()), value));
+        }
         if !sample.stop.is_complete() {
             label.push(self.label(label::STOP, sample.stop.label()));
         }
         if sample.from_kernel {
             label.push(self.label(label::MODE, label::KERNEL));
         }
+        let mut value = vec![signed(sample.count)];
+        if self.profile.meta.measure == Measure::Cpu {
+            value.push(signed(sample.count.saturating_mul(self.profile.period_ns())));
+        }
         proto::Sample {
             location_id,
-            value: vec![
-                signed(sample.count),
-                signed(sample.count.saturating_mul(self.profile.period_ns())),
-            ],
+            value,
             label,
         }
     }
@@ -280,6 +301,7 @@ fn comments(profile: &Profile) -> Vec<String> {
         // Of interest while one looks at the recording only; each frame has its origin as a label.
         hooks: _,
         hook_names: _,
+        off_cpu: _,
         debug_files: _,
         missing,
     } = &profile.summary;
@@ -291,6 +313,15 @@ fn comments(profile: &Profile) -> Vec<String> {
         format!("{}={}", comment::PROGRAM, meta.program),
         format!("{}={}", comment::PIDS, pids.join(",")),
     ];
+    if meta.roots.process {
+        comments.push(format!("{}={}", comment::ROOTS, comment::PROCESS));
+    }
+    if meta.roots.per_thread {
+        comments.push(format!("{}={}", comment::ROOTS, comment::PER_THREAD));
+    }
+    for tag in &meta.roots.tags {
+        comments.push(format!("{}={tag}", comment::TAG));
+    }
     for (name, value) in &meta.facts {
         comments.push(format!("{}{name}={value}", comment::FACT));
     }

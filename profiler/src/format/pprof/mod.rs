@@ -6,8 +6,9 @@
 //! Two values per sample, `samples/count` and `cpu/nanoseconds`, the second being the default. A location is one
 //! address with the functions inlined there; a mapping is a module. What a stack that is not whole looks like is
 //! said in [`super::stack`]: its note is a location without mapping and address. Each sample is labelled with
-//! `thread` (name), `tid` and `pid`; with `stop` (label of the reason) if it is not whole; and with `mode=kernel` if it
-//! interrupted kernel code.
+//! `thread` (name), `tid` and `pid`, and `process` (name) if that is known; with `stop` (label of the reason) if it is not
+//! whole; with `mode=kernel` if it interrupted kernel code; and with what the program itself says (`pprof.Do` of Go), whose
+//! keys get `program.` before them where they are one of these. Time off the CPU has one value, `off-cpu/nanoseconds`.
 //!
 //! # What has none
 //!
@@ -18,7 +19,8 @@
 //! the kind is guessed from mapping, file name and linker's name, as it is for profiles of other makers.
 //!
 //! *Facts about the recording* are comments, `name=value` each, for people (`go tool pprof -comments`) and for us:
-//! `profiler` (our version), `format` (of these notes), `program`, `pids`, `fact.NAME`, `summary.kept`, `summary.complete`,
+//! `profiler` (our version), `format` (of these notes), `program`, `pids`, `roots` and `tag` (what stands outside of
+//! stacks), `fact.NAME`, `summary.kept`, `summary.complete`,
 //! `summary.from_kernel`, `summary.lost_ring_full`, `summary.lost_ticks`, `summary.withheld_ticks`, and `missing` (JSON) for each module without
 //! symbols. Reading takes kept, complete and from_kernel from the samples themselves, so that they stay true after
 //! other tools have filtered the file.
@@ -49,7 +51,7 @@ pub fn write(profile: &Profile) -> Result<Vec<u8>, Error> {
 ///
 /// What the file does not say is filled in: a stack without a note or a `stop` label counts as whole, a sample
 /// without a `thread` label belongs to a thread named like the program, and code without a name is called by
-/// module and offset. Labels that we do not know are left out.
+/// module and offset. Labels with numbers that we do not know are left out.
 ///
 /// Bytes are hostile. The unpacked file may not take more than 1 GiB of memory, and what is made of it not more than
 /// 2 GiB. A profile of 200,000 distinct stacks, 60 frames each, takes 28 MiB and about 260 MiB.
@@ -96,10 +98,15 @@ mod label {
     pub(super) const THREAD: &str = "thread";
     pub(super) const TID: &str = "tid";
     pub(super) const PID: &str = "pid";
+    pub(super) const PROCESS: &str = "process";
     pub(super) const STOP: &str = "stop";
     pub(super) const MODE: &str = "mode";
     /// The only value of [`MODE`].
     pub(super) const KERNEL: &str = "kernel";
+    /// All of ours.
+    pub(super) const OURS: [&str; 6] = [THREAD, TID, PID, PROCESS, STOP, MODE];
+    /// Stands before a label of the program's that is called like one of ours.
+    pub(super) const PROGRAMS: &str = "program.";
 }
 
 /// Names of comments.
@@ -108,6 +115,11 @@ mod comment {
     pub(super) const FORMAT: &str = "format";
     pub(super) const PROGRAM: &str = "program";
     pub(super) const PIDS: &str = "pids";
+    pub(super) const ROOTS: &str = "roots";
+    /// The values of [`ROOTS`].
+    pub(super) const PROCESS: &str = "process";
+    pub(super) const PER_THREAD: &str = "thread";
+    pub(super) const TAG: &str = "tag";
     pub(super) const FACT: &str = "fact.";
     pub(super) const LOST_RING_FULL: &str = "summary.lost_ring_full";
     pub(super) const LOST_TICKS: &str = "summary.lost_ticks";

@@ -2,6 +2,7 @@
 
 use super::{HookMode, Options, Session};
 use crate::addr::Svma;
+use crate::profile::Roots;
 use crate::sampler::{self, NotAsked, Question, Record, parse};
 use crate::target::maps::MapEntry;
 use crate::target::process::Process;
@@ -52,9 +53,13 @@ async fn ask(pid: u32, handler: u64, per_window: u32, time: Duration) -> (Places
             max_frames: 64,
             kernel_frames: false,
             follow_children: false,
+            scope: sampler::Scope::Listed,
+            event: sampler::Event::Tick,
         },
         hooks: HookMode::Off,
         debuginfod: None,
+        roots: Roots::default(),
+        title: String::new(),
     })
     .unwrap();
     session.watch(Process::open(pid).unwrap()).await.unwrap();
@@ -163,9 +168,13 @@ async fn a_process_that_ends_before_its_hooks_are_looked_at_is_said_to_have_ende
             max_frames: 64,
             kernel_frames: false,
             follow_children: false,
+            scope: sampler::Scope::Listed,
+            event: sampler::Event::Tick,
         },
         hooks: HookMode::Require,
         debuginfod: None,
+        roots: Roots::default(),
+        title: String::new(),
     })
     .unwrap();
     let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
