@@ -1,13 +1,13 @@
 //! Object files around some sections: so that a fuzzer spends its time on those.
 //!
 //! The parts of an input are, one after the other: the number of a name in [`NAMES`] (1 byte), the address (8), the length (4)
-//! and the content. All that has an address is also a segment.
+//! and the content, or with [`ZEROS`] none, as it is zeros. All that has an address is also a segment.
 
 use crate::input::Input;
 use object::{Object, ObjectSection};
 
 /// The sections that targets are about.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 27] = [
     ".text",
     ".eh_frame",
     ".debug_frame",
@@ -18,6 +18,15 @@ const NAMES: [&str; 18] = [
     ".go.buildinfo",
     ".go.module",
     ".go.func",
+    ".debug_addr",
+    ".debug_str_offsets",
+    ".debug_abbrev.dwo",
+    ".debug_info.dwo",
+    ".debug_line.dwo",
+    ".debug_str.dwo",
+    ".debug_str_offsets.dwo",
+    ".debug_rnglists.dwo",
+    ".debug_cu_index",
     ".debug_abbrev",
     ".debug_info",
     ".debug_line",
@@ -28,6 +37,12 @@ const NAMES: [&str; 18] = [
     ".debug_aranges",
 ];
 
+/// In the number of a name.
+const ZEROS: u8 = 0x80;
+
+/// The most of them.
+const MAX_ZEROS: usize = 1 << 20;
+
 /// More make no other cases.
 const MAX_PARTS: usize = 32;
 
@@ -35,8 +50,8 @@ const EHDR: u64 = 64;
 const PHDR: u64 = 56;
 const SHDR: u64 = 64;
 
-/// The parts that `elf` has of these sections, in their order: the input that [`file`] makes an object file of. A section can be
-/// named together with a range of addresses, of which it is cut to.
+/// The parts that `elf` has: the code in the ranges of addresses `text`, and these sections. The input that [`file`] makes an
+/// object file of.
 pub fn parts_of(
     elf: &[u8],
     wanted: &[&str],
@@ -44,31 +59,31 @@ pub fn parts_of(
 ) -> Result<Vec<u8>, object::Error> {
     let file = object::File::parse(elf)?;
     let mut parts = Vec::new();
-    let mut add = |name: &str, address: u64, content: &[u8]| {
+    let mut add = |name: &str, flags: u8, address: u64, len: usize, content: &[u8]| {
         if let Some(number) = NAMES.iter().position(|known| *known == name) {
-            parts.push(number as u8);
+            parts.push(number as u8 | flags);
             parts.extend(address.to_le_bytes());
-            parts.extend((content.len() as u32).to_le_bytes());
+            parts.extend((len as u32).to_le_bytes());
             parts.extend(content);
         }
     };
-    for name in wanted {
-        if let Some(section) = file.section_by_name(name) {
-            add(name, section.address(), &section.uncompressed_data()?);
-        }
-    }
-    if let Some(section) = file.section_by_name(".text") {
+    if let Some(section) = file.section_by_name(".text").filter(|_| !text.is_empty()) {
         let data = section.data()?;
         for range in text {
             let (from, to) = (
                 range.start.wrapping_sub(section.address()),
                 range.end.wrapping_sub(section.address()),
             );
-            add(
-                ".text",
-                range.start,
-                data.get(from as usize..to as usize).unwrap_or_default(),
-            );
+            let code = data.get(from as usize..to as usize).unwrap_or_default();
+            add(".text", 0, range.start, code.len(), code);
+        }
+        // The rest of the code is there, and nothing of interest.
+        add(".text", ZEROS, section.address(), data.len(), &[]);
+    }
+    for name in wanted {
+        if let Some(section) = file.section_by_name(name) {
+            let content = section.uncompressed_data()?;
+            add(name, 0, section.address(), content.len(), &content);
         }
     }
     Ok(parts)
@@ -79,10 +94,18 @@ pub fn file(input: &[u8]) -> (Vec<u8>, Vec<u64>) {
     let mut input = Input(input);
     let mut parts = Vec::new();
     while !input.is_empty() && parts.len() < MAX_PARTS {
-        let name = NAMES[usize::from(input.u8()) % NAMES.len()];
+        let number = input.u8();
+        let name = NAMES[usize::from(number & !ZEROS) % NAMES.len()];
         let address = input.u64();
         let len = input.u32() as usize;
-        parts.push((name, address, input.bytes(len)));
+        parts.push((
+            name,
+            address,
+            match number & ZEROS {
+                0 => input.bytes(len).to_vec(),
+                _ => vec![0; len.min(MAX_ZEROS)],
+            },
+        ));
     }
     let names = parts.iter().map(|(name, ..)| *name).chain([".shstrtab"]);
     let mut strings = vec![0];
@@ -101,9 +124,9 @@ pub fn file(input: &[u8]) -> (Vec<u8>, Vec<u64>) {
         let len = content.len() as u64;
         let is_code = *name == ".text";
         if *address != 0 {
-            // PT_LOAD; readable, and executable.
+            // PT_LOAD; readable, and executable or writable.
             segments.push([
-                1 | (4 | u64::from(is_code)) << 32,
+                1 | if is_code { 5 } else { 6 } << 32,
                 at,
                 *address,
                 *address,

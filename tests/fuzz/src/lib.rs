@@ -35,6 +35,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     target("elf", targets::object::elf, 64 << 10),
     target("dwarf", targets::object::dwarf, 32 << 10),
+    target("debug_files", targets::object::debug_files, 32 << 10),
     target("call_frames", targets::object::call_frames, 16 << 10),
     target("go", targets::object::go, 1 << 20),
     target("machine_code", targets::object::machine_code, 4 << 10),

@@ -52,6 +52,21 @@ const DWARF: [&str; 9] = [
     ".debug_rnglists",
     ".debug_aranges",
 ];
+const SPLIT: [&str; 13] = [
+    ".text",
+    ".debug_abbrev",
+    ".debug_info",
+    ".debug_line",
+    ".debug_addr",
+    ".debug_rnglists",
+    ".debug_str",
+    ".debug_abbrev.dwo",
+    ".debug_info.dwo",
+    ".debug_line.dwo",
+    ".debug_str.dwo",
+    ".debug_str_offsets.dwo",
+    ".debug_rnglists.dwo",
+];
 const GO_TABLES: [&str; 7] = [
     ".gopclntab",
     ".noptrdata",
@@ -67,6 +82,8 @@ const GO_TABLES: [&str; 7] = [
 pub struct Samples {
     /// Of C, in several forms.
     c: Vec<Vec<u8>>,
+    /// One whose debug information is in another file, and that file.
+    split: [Vec<u8>; 2],
     /// Of Go; none if there is no Go.
     go: Option<Vec<u8>>,
 }
@@ -97,8 +114,30 @@ impl Samples {
             run(&mut gcc)?;
             c.push(fs::read(path("c"))?);
         }
+        let mut gcc = Command::new("gcc");
+        gcc.current_dir(folder.path()).args([
+            "-O2",
+            "-g",
+            "-gsplit-dwarf",
+            "-c",
+            "sample.c",
+            "-o",
+            "split.o",
+        ]);
+        run(&mut gcc)?;
+        let mut link = Command::new("gcc");
+        link.current_dir(folder.path()).args([
+            "-nostdlib",
+            "-static",
+            "-Wl,-e,main",
+            "split.o",
+            "-o",
+            "split",
+        ]);
+        run(&mut link)?;
+        let split = [fs::read(path("split"))?, fs::read(path("split.dwo"))?];
         let go = if with_go { Some(go(folder.path())?) } else { None };
-        Ok(Self { c, go })
+        Ok(Self { c, split, go })
     }
 
     /// Those for a target.
@@ -111,6 +150,12 @@ impl Samples {
         match target {
             "elf" | "hook_table" => Ok(self.c.clone()),
             "dwarf" => of_c(&DWARF),
+            "debug_files" => {
+                let [program, file] = &self.split;
+                let program = parts_of(program, &SPLIT, &[])?;
+                let len = (program.len() as u16).to_le_bytes();
+                Ok(vec![[&len[..], &program, &parts_of(file, &SPLIT, &[])?].concat()])
+            }
             "call_frames" => of_c(&FRAMES),
             "machine_code" => {
                 // Behind the header of the one part.

@@ -1,6 +1,10 @@
 //! Each target on what is known to be worth a look. A fuzzer goes on from there.
 
 use crate::{Samples, TARGETS, find};
+use profiler::addr::Svma;
+use profiler::gopclntab::Pclntab;
+use profiler::symbolize;
+use profiler::unwind::{ExtTable, ObjectRows};
 use std::path::Path;
 
 /// Numbers that look random and are the same in each run (xorshift64).
@@ -34,6 +38,43 @@ fn every_target_survives_its_seeds_and_simple_damages_of_them() {
         }
         (target.run)(&[]);
     }
+}
+
+#[test]
+fn the_seeds_of_tables_are_tables() {
+    let samples = Samples::build(true).unwrap();
+    let go = &samples.of("go").unwrap()[0];
+    let (elf, _) = crate::elf::file(go);
+    let bytes = bytes::Bytes::from(elf);
+    let file = object::File::parse(&*bytes).unwrap();
+    let pclntab = Pclntab::find(&file, &bytes).unwrap().expect("Go functions");
+    assert!(pclntab.functions().count() > 1000);
+    assert!(
+        pclntab
+            .functions_named("main.main")
+            .all(|function| !pclntab.inline_stack(function.entry()).is_empty())
+    );
+
+    let mut ext = ExtTable::default();
+    for frames in samples.of("call_frames").unwrap() {
+        let (elf, _) = crate::elf::file(&frames);
+        let file = object::File::parse(&*elf).unwrap();
+        assert!(
+            ObjectRows::read(&file, None, None, &mut ext)
+                .rows
+                .as_slice()
+                .len()
+                > 1
+        );
+    }
+    let (elf, addresses) = crate::elf::file(&samples.of("dwarf").unwrap()[0]);
+    let object = symbolize::Object::parse(elf.into(), None).unwrap();
+    let names: Vec<_> = addresses
+        .iter()
+        .filter_map(|at| object.lookup(Svma(*at)).ok())
+        .flatten()
+        .collect();
+    assert!(names.iter().any(|name| name.function == "leaf"), "{names:?}");
 }
 
 #[test]

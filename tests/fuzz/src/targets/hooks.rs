@@ -8,7 +8,9 @@ use profiler::hooks::symbolizer::{ArgumentBlock, MAX_CALLS, MAX_STRING, Memory};
 use profiler::hooks::{Answer, PcList, Symbolizer, Table};
 use profiler::inject::take_answers;
 use profiler::merge::{self, Code};
-use profiler_helper::shared::Shared;
+use profiler_abi::sample::UserWord;
+use profiler_helper::shared::Buffer;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Memory in which the input lies again and again.
 struct Repeated<'d>(&'d [u8]);
@@ -65,15 +67,49 @@ pub fn symbolizer(data: &[u8]) {
     let _ = conversation.oddities();
 }
 
-/// The memory that the helper shares, the chain of a sample with an answer from it.
+/// A word of a stack; addresses are few, so that those of the hook are among them.
+fn user_word(input: &mut Input<'_>) -> u64 {
+    match input.u8() {
+        0..32 => UserWord::CONTEXT_TAG,
+        32..240 => UserWord::frame(pc(input), false),
+        _ => UserWord::frame(pc(input), true),
+    }
+}
+
+fn pc(input: &mut Input<'_>) -> u64 {
+    u64::from(input.u8()) * 4
+}
+
+/// What a hook has written to a buffer.
+fn write(buffer: &Buffer, input: &mut Input<'_>) {
+    let n = usize::from(input.u8());
+    for word in buffer.pcs.iter().take(n) {
+        word.store(pc(input), Relaxed);
+    }
+}
+
+/// The memory that the helper shares, and the chain of a sample with an answer from it.
 pub fn answers(data: &[u8]) {
     let mut input = Input(data);
-    let words: Vec<u64> = (0..usize::from(input.u8())).map(|_| input.u64()).collect();
-    // What the profiler itself writes is in front.
-    let head = std::mem::offset_of!(Shared, counters);
-    let mut bytes = vec![0; head];
-    bytes.extend(input.0);
-    let shared = sys::shared(&bytes);
+    let words: Vec<u64> = (0..usize::from(input.u8()))
+        .map(|_| user_word(&mut input))
+        .collect();
+    let shared = sys::shared();
+    shared.next.store(input.u32(), Relaxed);
+    for slot in shared.slots.iter().take(4) {
+        slot.state.store(u32::from(input.u8() % 4), Relaxed);
+        slot.flags.store(u32::from(input.u8()), Relaxed);
+        let n = u32::from(input.u8());
+        slot.n_contexts
+            .store(if n == 255 { u32::MAX } else { n }, Relaxed);
+        slot.pc.store(pc(&mut input), Relaxed);
+        write(&slot.leaf, &mut input);
+        for context in &slot.contexts {
+            context.value.store(user_word(&mut input), Relaxed);
+            context.overrun.store(u64::from(input.u8()), Relaxed);
+            write(&context.buffer, &mut input);
+        }
+    }
     let kind = |address: Avma| match address.0 >> 4 & 3 {
         0 => Code::Go,
         1 => Code::AsmCgoCall,

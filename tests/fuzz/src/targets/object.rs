@@ -31,6 +31,31 @@ pub fn dwarf(data: &[u8]) {
     names(&Bytes::from(file), &addresses);
 }
 
+/// A program whose debug information is in another file. Before the parts of both is the length of the first's.
+pub fn debug_files(data: &[u8]) {
+    let mut input = Input(data);
+    let len = usize::from(input.u16());
+    let (program, addresses) = elf::file(input.bytes(len));
+    let other = Bytes::from(elf::file(input.0).0);
+    let parse = || symbolize::Object::parse(program.clone().into(), None);
+    let Ok(mut object) = parse() else { return };
+    let _ = object.add_debug_file(other.clone());
+    if object.add_supplementary_file(&other).is_ok() {
+        ask(&object, &addresses);
+    }
+    let Ok(object) = parse() else { return };
+    for &address in addresses.iter().take(4) {
+        for unit in object.split_units(Svma(address)).iter().take(16) {
+            let _ = object.add_split_unit(unit, &other);
+        }
+    }
+    ask(&object, &addresses);
+    let Ok(object) = parse() else { return };
+    if object.add_package(&other).is_ok() {
+        ask(&object, &addresses);
+    }
+}
+
 /// Call frame information.
 pub fn call_frames(data: &[u8]) {
     let (file, _) = elf::file(data);
@@ -152,7 +177,16 @@ fn names(bytes: &Bytes, addresses: &[u64]) {
     let Ok(object) = symbolize::Object::parse(bytes.clone(), None) else {
         return;
     };
-    let _ = (object.build_id(), object.go_build_id(), object.debug_link());
+    let _ = (
+        object.build_id(),
+        object.go_build_id(),
+        object.debug_link(),
+        object.alt_link(),
+    );
+    ask(&object, addresses);
+}
+
+fn ask(object: &symbolize::Object, addresses: &[u64]) {
     for &address in addresses {
         if let Ok(names) = object.lookup(Svma(address)) {
             assert!(!names.is_empty(), "a name or a reason");
