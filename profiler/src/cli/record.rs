@@ -65,7 +65,7 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
         roots: Roots {
             process: wide.is_some(),
             per_thread: args.per_thread,
-            ..Roots::default()
+            tags: args.tags.clone(),
         },
         title: wide.as_ref().map_or_else(String::new, |wide| wide.title.clone()),
     })?;

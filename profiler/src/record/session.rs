@@ -230,6 +230,7 @@ impl Session {
             withheld_ticks: counts.withheld_ticks,
             hooks: self.hooks.answers(&self.sampler.asked()?),
             hook_names: self.naming.account(),
+            labels_cut: self.collected.labels_cut,
             off_cpu: off_cpu(&self.options.sampling, &counts),
             ..Summary::default()
         };
