@@ -35,7 +35,8 @@ fn main() {
             "-Cdebug-assertions=off",
             "-Cdebuginfo=0",
         ])
-        .arg("-Cforce-unwind-tables=no"));
+        // For our own walks, which go on through the handler to what it interrupted.
+        .arg("-Cforce-unwind-tables=yes"));
 
     // `-z defs`: whatever is not in the object, as a call of memcpy or of a panic, is an error.
     let linker = env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());

@@ -34,7 +34,7 @@ fn a_pure_go_program_is_seen_as_it_sees_itself() -> Result<()> {
 #[test]
 fn a_program_of_go_and_c_is_seen_as_it_sees_itself() -> Result<()> {
     let _guard = exclusive();
-    for &toolchain in full([&GO_TOOLCHAINS[..], &[GO_TOOLCHAINS[0], GO_TOOLCHAINS[2]]]) {
+    for &toolchain in full([&GO_TOOLCHAINS[..], &GO_TOOLCHAINS[..1]]) {
         agree(toolchain, "mixed", as_go_sees_it)?;
     }
     Ok(())

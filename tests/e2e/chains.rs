@@ -24,12 +24,12 @@ fn go_calls_c_calls_go_three_deep() -> Result<()> {
         "runtime.cgocallback",
     ];
     let c = ["c_leaf1", "c_leaf2", "c_leaf3", "c_inner_step"];
-    for toolchain in GO_TOOLCHAINS {
-        for form in Form::ALL {
-            let program = programs::go("go_nested", toolchain, form, "")?;
-            let named = if form == Form::Stripped { &[][..] } else { &c[..] };
-            exact(&program, program.command(), &[&go[..], named].concat())?;
-        }
+    let each = GO_TOOLCHAINS.into_iter().zip(Form::ALL).collect();
+    let every = GO_TOOLCHAINS.map(|toolchain| Form::ALL.map(|form| (toolchain, form)));
+    for (toolchain, form) in full([every.concat(), each]) {
+        let program = programs::go("go_nested", toolchain, form, "")?;
+        let named = if form == Form::Stripped { &[][..] } else { &c[..] };
+        exact(&program, program.command(), &[&go[..], named].concat())?;
     }
     Ok(())
 }

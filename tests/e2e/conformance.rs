@@ -4,13 +4,13 @@
 
 use anyhow::{Result, ensure};
 use profiler_tests::conformance::{Compared, Hooks};
-use profiler_tests::exclusive;
 use profiler_tests::pprof::{self, Frame, Sample};
 use profiler_tests::profiler::{Recorder, Recording, record};
 use profiler_tests::programs::GO_TOOLCHAINS;
 use profiler_tests::stats::{Counts, chance, total_variation};
 use profiler_tests::target::Target;
 use profiler_tests::testprogcgo::{Driven, TestProgCgo};
+use profiler_tests::{exclusive, full};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -66,11 +66,9 @@ fn interrupted_c_is_what_the_hook_says_it_is() -> Result<()> {
         leaf: true,
         ..NO_HOOKS
     };
-    for (toolchain, mode) in GO_TOOLCHAINS
-        .into_iter()
-        .map(|toolchain| (toolchain, "exe"))
-        .chain([("local", "pie")])
-    {
+    let builds = GO_TOOLCHAINS.map(|toolchain| (toolchain, "exe"));
+    // `hooks` has the other form.
+    for &(toolchain, mode) in full([&[&builds[..], &[("local", "pie")]].concat()[..], &builds]) {
         let programs = TestProgCgo::build(toolchain, mode)?;
         let both = Both::record(&programs, "CgoPprof", Driven::Rounds, "require")?;
         both.agree(&format!("{toolchain} {mode}, CgoPprof"), &hooks)?;

@@ -111,6 +111,17 @@ fn a_program_that_is_linked_statically() -> Result<()> {
 }
 
 #[test]
+fn a_program_with_the_race_detector() -> Result<()> {
+    let _guard = exclusive();
+    for toolchain in full([&EVERY_GO[..], &[]]) {
+        let name = format!("race-{toolchain}");
+        let program = programs::go_by(toolchain, "go_nested", &name, "gcc", &["-race"])?;
+        record(&program, &[], &NESTED)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn the_other_releases_of_go() -> Result<()> {
     let _guard = exclusive();
     // Those that `chains` has not: with one of them it is about what differs between releases.

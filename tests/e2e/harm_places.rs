@@ -3,10 +3,10 @@
 #![allow(clippy::print_stderr, reason = "the figures are what these tests are for")]
 
 use anyhow::{Result, ensure};
-use profiler_tests::exclusive;
 use profiler_tests::harm::{Case, Unharmed, for_seconds, start};
 use profiler_tests::programs::{self, Form, Program};
 use profiler_tests::target::Target;
+use profiler_tests::{exclusive, full};
 use std::process::Command;
 
 const SECONDS: u64 = 2;
@@ -63,6 +63,19 @@ fn a_library_in_a_program_of_c_is_honoured() -> Result<()> {
     let mut command = programs::native("go_harm/host/host.c")?.command();
     command.arg(&library.path);
     honoured("c-shared", Case::by(&program, command, "rounds")).map(drop)
+}
+
+#[test]
+fn a_library_that_a_program_of_c_is_linked_with_is_honoured() -> Result<()> {
+    let _guard = exclusive();
+    for toolchain in full([&["go1.21.13", "local"][..], &["local"]]) {
+        let name = format!("linked-{toolchain}.so");
+        let library = programs::go_by(toolchain, "go_harm", &name, "gcc", &["-buildmode=c-shared"])?;
+        let host = programs::host("go_harm/host/linked.c", "harm-linked", Some(&library))?;
+        let program = exe()?;
+        honoured(&name, Case::by(&program, host.command(), "rounds"))?;
+    }
+    Ok(())
 }
 
 #[test]

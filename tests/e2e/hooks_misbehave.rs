@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use profiler_tests::exclusive;
-use profiler_tests::folded::Folded;
+use profiler_tests::folded::{Folded, Stack};
 use profiler_tests::profiler::{Recorder, Recording};
 use profiler_tests::programs::{self, Form};
 use profiler_tests::snapshot::{Freedom, Snapshot};
@@ -15,6 +15,9 @@ use std::time::Duration;
 /// What a sound hook says of the interrupted code, and of a context.
 const LEAF: &str = "[unmapped+0x7000100]";
 const CONTEXT: &str = "[unmapped+0x7000200]";
+
+/// The hook.
+const HOOK: &str = "hook_traceback";
 
 /// What the recording says of a hook that it does not call any more, and of a thread that was in it for ever.
 const NOT_CALLED: &str = "it is not called any more";
@@ -43,7 +46,28 @@ fn a_hook_that_waits_for_a_lock_of_the_interrupted_code_loses_its_thread() -> Re
 #[test]
 fn a_slow_hook_is_not_called_any_more() -> Result<()> {
     for mode in ["slow10", "slow100"] {
-        let said = misbehaving(mode)?.stderr;
+        let recording = misbehaving(mode)?;
+        // Our own handler called it, and the walk goes through that to what was interrupted, once it is known.
+        let in_hook = |is: &dyn Fn(&Stack) -> bool| {
+            let stacks = recording.stacks().into_iter().flat_map(|folded| &folded.stacks);
+            stacks
+                .filter(|stack| stack.user().iter().any(|frame| frame == HOOK) && is(stack))
+                .count()
+        };
+        let not_known = |stack: &Stack| {
+            ["no-mapping", "tables-"]
+                .iter()
+                .any(|reason| stack.frames[0].contains(reason))
+        };
+        ensure!(
+            in_hook(&|stack| stack.is_incomplete() && !not_known(stack)) == 0,
+            "{mode}: {recording:?}"
+        );
+        if mode == "slow100" {
+            let from_main = |stack: &Stack| stack.user().iter().any(|frame| frame == "main.main");
+            ensure!(in_hook(&from_main) > 0, "{mode}: {recording:?}");
+        }
+        let said = recording.stderr;
         ensure!(said.contains("took longer than 5 ms"), "{mode}: {said}");
         ensure!(!said.contains(TAKEN_OUT), "{mode}: {said}");
     }

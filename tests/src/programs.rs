@@ -177,6 +177,56 @@ pub fn native_library(source: &str) -> Result<Program> {
     compile(source, &stem(source), &["-shared", "-fPIC"], &[])
 }
 
+/// Builds a program of parts: those after the first, which is the program's `main`, with flags of their own and without debug
+/// information.
+pub fn native_parts(source: &str, parts: &[(&str, &[&str])]) -> Result<Program> {
+    let mut objects = Vec::new();
+    for (part, flags) in parts {
+        let flags = [&["-c", "-g0"], *flags].concat();
+        objects.push(compile(part, &format!("{}.o", stem(part)), &flags, &[])?.path);
+    }
+    let linked: Vec<&OsStr> = objects.iter().map(|path| path.as_os_str()).collect();
+    let folder = source.split('/').next().unwrap_or_default();
+    compile(source, folder, &[], &linked)
+}
+
+/// The same program without symbols and debug information.
+pub fn stripped(program: &Program) -> Result<Program> {
+    let mut path = program.path.clone().into_os_string();
+    path.push("-stripped");
+    let path = PathBuf::from(path);
+    run(Command::new("strip").arg("-o").arg(&path).arg(&program.path))?;
+    Ok(Program {
+        path,
+        stripped: true,
+        ..program.clone()
+    })
+}
+
+/// Builds the Rust program `folder/main.rs`, as users release it, with debug information.
+pub fn rust(folder: &str) -> Result<Program> {
+    let _building = building();
+    let path = output(folder)?;
+    let source = targets().join(folder).join("main.rs");
+    run(Command::new("rustc")
+        .args(["--edition=2024", "-Copt-level=3", "-Cdebuginfo=2", "-o"])
+        .arg(&path)
+        .arg(source))?;
+    Ok(Program {
+        path,
+        folder: folder.to_owned(),
+        common: &["c.chains.txt"],
+        stripped: false,
+    })
+}
+
+/// A command that runs the Python script `script` of the targets.
+pub fn python(script: &str) -> Command {
+    let mut command = Command::new("python3");
+    command.arg(targets().join(script));
+    command
+}
+
 /// The name of a source file, without its ending.
 fn stem(source: &str) -> String {
     let stem = Path::new(source).file_stem().unwrap_or_default();

@@ -62,6 +62,13 @@ pub const DEBUG_FILES: &[Package] = &[
     },
 ];
 
+/// What boots kernels other than the machine's own.
+pub const QEMU: &[Package] = &[Package {
+    debian: "qemu-system-x86",
+    elsewhere: "QEMU for x86-64",
+    present: || answers("qemu-system-x86_64", &["--version"]),
+}];
+
 /// What reads manual pages.
 pub const GROFF: &[Package] = &[Package {
     debian: "groff-base",

@@ -7,8 +7,10 @@ mod bench;
 mod bpf;
 mod command;
 mod demo;
+mod fuzz;
 mod go;
 mod host;
+mod kernels;
 mod test;
 mod tidy;
 mod workspace;
@@ -46,6 +48,17 @@ enum Task {
     },
     /// Build everything, record a program in which Go and C call each other, and draw it (needs root)
     Demo,
+    /// Throw bytes at everything that reads foreign bytes
+    Fuzz {
+        /// What to fuzz; everything if not given
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
+        /// How long each is fuzzed
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Boot the kernels of Debian 12 in emulated machines, and take a sample on each (needs root)
+    Kernels,
     /// Everything that must pass before a change is accepted (needs root)
     Test {
         /// Repeat what wants many repetitions often enough to be sure, where otherwise it is often enough to notice
@@ -62,6 +75,8 @@ fn main() -> ExitCode {
         Task::Bpf { check: true } => bpf::check(),
         Task::Bpf { check: false } => bpf::build(),
         Task::Demo => demo::run(),
+        Task::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
+        Task::Kernels => kernels::run(),
         Task::Test { full } => test::run(full),
         Task::Tidy => tidy::run(),
     };

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that must pass before a change is accepted, cheapest first.
 
 use crate::command::{answers, cargo, path_with, run as run_command, succeeds};
-use crate::{bpf, go, host, tidy, workspace};
+use crate::{bpf, go, host, kernels, tidy, workspace};
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
         m.cargo(&["test", "--workspace", "--exclude", "profiler-tests", "--locked"])
     }),
     ("end-to-end tests", end_to_end),
+    ("other kernels", other_kernels),
 ];
 
 /// What tests look for to know that they have more time: `full` in `tests/src`.
@@ -63,11 +64,11 @@ pub fn run(full: bool) -> Result<()> {
     outcome
 }
 
-/// Records real programs with the release build. What the kernel keeps (events, programs, signals) is shared by
+/// Records real programs with the build that has all checks. What the kernel keeps (events, programs, signals) is shared by
 /// the whole machine, so one test runs at a time.
 fn end_to_end(machine: &Machine) -> Result<()> {
-    machine.cargo(&["build", "--release", "--package", "profiler", "--locked"])?;
-    let profiler = workspace::target_dir()?.join("release").join("profiler");
+    machine.cargo(&["build", "--package", "profiler", "--locked"])?;
+    let profiler = workspace::target_dir()?.join("debug").join("profiler");
     run_command(
         machine
             .cargo_command(&[
@@ -80,6 +81,15 @@ fn end_to_end(machine: &Machine) -> Result<()> {
             ])
             .env("PROFILER_BIN", profiler),
     )
+}
+
+/// Takes a minute or two, and changes with the BPF program only.
+fn other_kernels(machine: &Machine) -> Result<()> {
+    if machine.full {
+        return kernels::run();
+    }
+    println!("left out: only with --full, or by themselves: cargo xtask kernels");
+    Ok(())
 }
 
 /// The machine that tests run on, with everything they need.

@@ -41,15 +41,22 @@ pub unsafe extern "C" fn profiler_helper_restorer() {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn profiler_helper_handler() {
     naked_asm!(
+        ".cfi_startproc",
         "push rdi",
+        ".cfi_def_cfa_offset 16",
         "push rsi",
+        ".cfi_def_cfa_offset 24",
         "push rdx",
+        ".cfi_def_cfa_offset 32",
         // The stack is aligned for a call now.
         "call {decide}",
         "mov r10, rdx",
         "pop rdx",
+        ".cfi_def_cfa_offset 24",
         "pop rsi",
+        ".cfi_def_cfa_offset 16",
         "pop rdi",
+        ".cfi_def_cfa_offset 8",
         "test r10, r10",
         "jz 2f",
         // x_cgo_callers(signal, siginfo, ucontext, hook, buffer, then) ends by calling then(signal, siginfo, ucontext)
@@ -64,6 +71,7 @@ pub unsafe extern "C" fn profiler_helper_handler() {
         "jmp rax",
         "3:",
         "ret",
+        ".cfi_endproc",
         decide = sym decide,
         leaf_answered = sym leaf_answered,
         hook = const offset_of!(Slot, hook),

@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_getres};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -187,13 +187,22 @@ fn features() -> io::Result<Features> {
     })
 }
 
-/// The kernel writes zeros to those who shall not know (kernel.kptr_restrict).
+/// The kernel writes zeros to those who shall not know (kernel.kptr_restrict). Before Linux 6.15 the list begins with variables
+/// of CPUs, which are at 0 and a little above for everybody.
 fn kernel_symbols() -> Option<bool> {
-    use std::io::Read;
-    let mut first = [0; 16];
-    let mut file = fs::File::open("/proc/kallsyms").ok()?;
-    file.read_exact(&mut first).ok()?;
-    Some(first.iter().any(|&digit| digit != b'0'))
+    let file = fs::File::open("/proc/kallsyms").ok()?;
+    shows_addresses(BufReader::new(file))
+}
+
+/// `None` if there is no function in the list.
+fn shows_addresses(list: impl BufRead) -> Option<bool> {
+    let mut lines = list.lines().map_while(Result::ok);
+    // `ADDRESS TYPE NAME`; t and T are code (nm(1)).
+    lines.find_map(|line| {
+        let (address, rest) = line.split_once(' ')?;
+        rest.starts_with(['t', 'T'])
+            .then(|| address.bytes().any(|digit| digit != b'0'))
+    })
 }
 
 /// Whether we are in the PID namespace of the host; `None` if that cannot be seen.
@@ -234,7 +243,16 @@ fn with_causes(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{missing_capabilities, selected};
+    use super::{missing_capabilities, selected, shows_addresses};
+
+    #[test]
+    fn only_addresses_of_functions_say_whether_addresses_are_shown() {
+        let shown = "0000000000000000 A fixed_percpu_data\nffffffffa8a00000 T startup_64\n";
+        assert_eq!(shows_addresses(shown.as_bytes()), Some(true));
+        let hidden = "0000000000000000 A fixed_percpu_data\n0000000000000000 T startup_64\n";
+        assert_eq!(shows_addresses(hidden.as_bytes()), Some(false));
+        assert_eq!(shows_addresses("".as_bytes()), None);
+    }
 
     #[test]
     fn nothing_is_missing_for_root() {

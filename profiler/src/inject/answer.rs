@@ -42,7 +42,7 @@ pub struct ContextAnswer {
 }
 
 /// Takes the answers that are there, in the order in which their questions came: the slots are claimed in turn.
-pub(super) fn take(shared: &Shared) -> Vec<Answer> {
+pub fn take(shared: &Shared) -> Vec<Answer> {
     let next = shared.next.load(Relaxed) as usize % SLOTS;
     let (newer, older) = shared.slots.split_at(next);
     let ready = older

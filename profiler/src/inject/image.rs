@@ -1,6 +1,7 @@
 //! The helper as built: bytes in, addresses out.
 
 use super::error::Error;
+use super::leftovers;
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSymbol, elf};
 use profiler_helper::shared::Shared;
@@ -8,6 +9,11 @@ use std::sync::LazyLock;
 
 /// What the build script made of `profiler/helper`.
 static BUILT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/helper.so"));
+
+/// The object that a mapping with this name is of, if it is the helper: in a process it has no headers.
+pub fn object(name: &str) -> Option<&'static [u8]> {
+    leftovers::is_name(name).then_some(BUILT)
+}
 
 /// Size of a page on x86-64, in bytes.
 pub(super) const PAGE: u64 = 4096;
@@ -78,8 +84,11 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::{BUILT, Image};
+    use crate::addr::Svma;
+    use crate::unwind::{ExtTable, ObjectRows};
     use iced_x86::{Code, Decoder, DecoderOptions, FlowControl};
     use object::{Object, ObjectSection, ObjectSymbol};
+    use profiler_abi::rule::Kind;
 
     #[test]
     fn the_helper_needs_nothing_from_anybody() {
@@ -123,6 +132,17 @@ mod tests {
         let at = image.restorer as usize;
         assert_eq!(image.code[at..at + 9], *b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05");
         assert!(image.code.len() < 16 * 1024, "{} bytes", image.code.len());
+    }
+
+    #[test]
+    fn walks_go_through_the_helper() {
+        let file = object::File::parse(BUILT).expect("an ELF file");
+        let read = ObjectRows::read(&file, None, &mut ExtTable::default());
+        let image = Image::built().expect("a good image");
+        let kind = |address| read.rows.rule_at(Svma(address)).kind();
+        assert_eq!(kind(image.handler), Kind::Sp);
+        // A return address that nothing called, and walks look those up less one.
+        assert_eq!(kind(image.restorer - 1), Kind::SigFrame);
     }
 
     #[test]

@@ -25,8 +25,9 @@ mod thread;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Answer, ContextAnswer};
+pub use answer::{Answer, ContextAnswer, take as take_answers};
 pub use error::{Error, Failing};
+pub use image::object;
 pub use install::Installed;
 pub use leave::{Disposition, Left, Mapping};
 pub use map::Mapped;

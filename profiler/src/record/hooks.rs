@@ -360,6 +360,8 @@ impl Honoured {
             handler: self.installed.handler(),
             per_window: PER_WINDOW,
         };
+        // Walks will meet the handler, which has been mapped since the process was looked at.
+        targets.remap(pid);
         targets.ask(pid, Some(&question));
     }
 

@@ -4,6 +4,7 @@ use super::images::ModuleIdx;
 use super::objects::Object;
 use crate::debuginfo::Places;
 use crate::explain::explain;
+use crate::inject;
 use crate::target::files;
 use crate::target::maps::MapEntry;
 use crate::target::process::Process;
@@ -119,6 +120,9 @@ fn smallest(work: &mpsc::Receiver<Job>, waiting: &mut Vec<Job>) -> Option<Job> {
 }
 
 fn contents(job: &Job) -> Result<Bytes, String> {
+    if let Some(ours) = inject::object(&job.entry.name) {
+        return Ok(Bytes::from_static(ours));
+    }
     let process = Process::open(job.pid).map_err(|error| explain(&error))?;
     files::contents(&process, &job.entry).map_err(|error| explain(&error))
 }

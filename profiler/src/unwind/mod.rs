@@ -5,7 +5,7 @@
 //! ```text
 //! .eh_frame, .debug_frame ─► dwarf ─┐
 //! pcsp of .gopclntab      ─► pcsp ──┼─► Layer ─► Rows ─► table (what the BPF program reads)
-//! machine code            ─► asm, go_asm ─┘
+//! machine code ─► asm, go_asm, bare, kernel ─┘
 //! ```
 
 pub mod asm;
@@ -20,6 +20,7 @@ pub mod pcsp;
 pub mod rows;
 pub mod table;
 
+mod bare;
 mod cfi;
 mod eh_return;
 mod kernel;

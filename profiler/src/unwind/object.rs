@@ -1,6 +1,6 @@
 //! The rows of one object, from everything that describes its code.
 
-use super::{Coverage, ExtTable, Rows, dwarf, go, kernel};
+use super::{Coverage, ExtTable, Rows, bare, dwarf, go, kernel};
 use crate::addr::Svma;
 use crate::gopclntab::Pclntab;
 use object::Object as _;
@@ -47,8 +47,10 @@ impl ObjectRows {
         }
         layers.extend([frames.eh_frame, frames.debug_frame]);
         layers.push(kernel::start(Svma(file.entry()), &text, code));
+        let mut rows = Rows::overlay(layers, &text);
+        rows.fill(bare::read(file, &rows, code, ext), &text);
         Self {
-            rows: Rows::overlay(layers, &text),
+            rows,
             text,
             coverage,
             unknown_shapes,

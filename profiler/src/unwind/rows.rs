@@ -122,6 +122,26 @@ impl Rows {
         Self::from_pieces(&clip(&pieces, &disjoint(text)))
     }
 
+    /// Where no rule is in force, those of `layer` are from now on, as far as they lie inside `text`.
+    pub fn fill(&mut self, layer: Layer, text: &[Range<Svma>]) {
+        if layer.functions() == 0 {
+            return;
+        }
+        let below = clip(&layer.into_pieces(), &disjoint(text));
+        *self = Self::from_pieces(&merge(&self.pieces(), &below));
+    }
+
+    /// The pieces that have a rule.
+    fn pieces(&self) -> Vec<Piece> {
+        let ends = self.rows.iter().skip(1).map(|row| row.start);
+        let pieces = self.rows.iter().zip(ends).map(|(row, end)| Piece {
+            start: row.start,
+            end,
+            rule: row.rule,
+        });
+        pieces.filter(|piece| piece.rule != Rule::NONE).collect()
+    }
+
     fn from_pieces(pieces: &[Piece]) -> Self {
         let mut rows = Vec::with_capacity(pieces.len() + 1);
         let mut push = |start, rule| {
@@ -189,20 +209,8 @@ impl Rows {
     /// How many bytes of `text` have no rule.
     pub fn bytes_without_rule(&self, text: &[Range<Svma>]) -> u64 {
         let text = disjoint(text);
-        let ends = self.rows.iter().skip(1).map(|row| row.start);
-        let pieces: Vec<Piece> = self
-            .rows
-            .iter()
-            .zip(ends)
-            .filter(|(row, _)| row.rule != Rule::NONE)
-            .map(|(row, end)| Piece {
-                start: row.start,
-                end,
-                rule: row.rule,
-            })
-            .collect();
         let all: u64 = text.iter().map(|range| range.end.0 - range.start.0).sum();
-        let with_rule: u64 = clip(&pieces, &text)
+        let with_rule: u64 = clip(&self.pieces(), &text)
             .iter()
             .map(|piece| piece.end.0 - piece.start.0)
             .sum();
@@ -425,6 +433,13 @@ mod tests {
         );
         assert_eq!(rows.bytes_without_rule(&text), 0);
         assert_eq!(rows.bytes_without_rule(&[range(40..100)]), 40);
+    }
+
+    #[test]
+    fn what_has_no_rule_is_filled_and_nothing_else() {
+        let mut rows = rows_from(&[(10..20, A), (30..40, C)]);
+        rows.fill(layer_from(&[(15..35, B)]), &[range(0..100)]);
+        assert_eq!(rows, rows_from(&[(10..20, A), (20..30, B), (30..40, C)]));
     }
 
     #[test]
