@@ -108,12 +108,25 @@ impl Recorder {
         Ok(Self { child, folder })
     }
 
+    /// Likewise, with more variables in its environment.
+    pub fn start_with<S: AsRef<OsStr>>(
+        args: impl IntoIterator<Item = S>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let (mut command, folder) = Self::command(args)?;
+        command.envs(environment.iter().copied());
+        let child = command.spawn().context("cannot start the profiler")?;
+        Ok(Self { child, folder })
+    }
+
     /// The command that [`Recorder::start`] starts, and the folder of its outputs.
     pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<(Command, TempDir)> {
         let folder = TempDir::new()?;
         let mut command = command([OsStr::new("record"), OsStr::new("-o")])?;
         command.arg(folder.path().join("out.folded"));
         command.arg("-o").arg(folder.path().join("out.pb.gz"));
+        // No server is asked unless a test has one.
+        command.env_remove("DEBUGINFOD_URLS");
         command
             .arg("--summary-json")
             .arg(folder.path().join("summary.json"));

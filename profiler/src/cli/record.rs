@@ -5,6 +5,7 @@ use super::outputs::{self, Output};
 use super::preflight;
 use super::progress::Progress;
 use anyhow::{Context, Result, bail};
+use profiler::debuginfo::debuginfod::Settings;
 use profiler::format::{self, Format};
 use profiler::profile::{Profile, Roots};
 use profiler::record::{Ended, HookMode, Options, Session};
@@ -68,9 +69,10 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
             tags: args.tags.clone(),
         },
         title: wide.as_ref().map_or_else(String::new, |wide| wide.title.clone()),
+        debuginfod: Settings::from_env(),
     })?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
 
     let command = match args.command.split_first() {
         Some((program, arguments)) => Some(
@@ -99,13 +101,22 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
     };
 
     let mut progress = Progress::new(targets.join(", "));
-    let (outcome, by_terminate) = {
-        let mut terminated = false;
-        let stop = stop(&mut interrupt, terminate, args.duration, &mut terminated);
-        let outcome = session.run(stop, &mut progress).await;
-        (outcome, terminated)
+    let mut stopped = None;
+    let outcome = {
+        let stop = stop(&mut interrupt, &mut terminate, args.duration, &mut stopped);
+        session.run(stop, &mut progress).await
     };
     progress.finish();
+    // Who said that it shall end does not wait for a server.
+    if matches!(stopped, None | Some(Stopped::TimeIsUp)) && session.is_fetching() {
+        say_that_it_waits();
+        let stop = stop(&mut interrupt, &mut terminate, None, &mut stopped);
+        tokio::select! {
+            () = session.fetched() => {}
+            () = stop => {}
+        }
+    }
+    let by_terminate = stopped == Some(Stopped::Terminated);
     // From here on Ctrl-C quits: what is left to do is bounded, but the user decides.
     tokio::spawn(async move {
         if interrupt.recv().await.is_some() {
@@ -208,12 +219,23 @@ fn allow_many_files() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Ready when the recording shall end: Ctrl-C, SIGTERM, or the end of the duration.
+/// Why a recording shall end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    /// By Ctrl-C.
+    Interrupted,
+    /// By SIGTERM.
+    Terminated,
+    /// It has taken as long as it was to take.
+    TimeIsUp,
+}
+
+/// Ready when the recording shall end.
 async fn stop(
     interrupt: &mut Signal,
-    mut terminate: Signal,
+    terminate: &mut Signal,
     duration: Option<Duration>,
-    terminated: &mut bool,
+    stopped: &mut Option<Stopped>,
 ) {
     let time_is_up = async {
         match duration {
@@ -221,11 +243,16 @@ async fn stop(
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => *terminated = true,
-        () = time_is_up => {}
-    }
+    *stopped = Some(tokio::select! {
+        _ = interrupt.recv() => Stopped::Interrupted,
+        _ = terminate.recv() => Stopped::Terminated,
+        () = time_is_up => Stopped::TimeIsUp,
+    });
+}
+
+#[expect(clippy::print_stderr, reason = "what the user waits for")]
+fn say_that_it_waits() {
+    eprintln!("waiting for debug files from debuginfod; Ctrl-C goes on without them");
 }
 
 #[expect(clippy::exit, reason = "a second Ctrl-C means now")]

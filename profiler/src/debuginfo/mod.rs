@@ -2,9 +2,11 @@
 //! opens no file itself.
 //!
 //! ```text
-//! roots    files as a process sees them, and as we do
-//! find     debug files by build id and by link, supplementary files; and what was refused
-//! symbols  an object with all of its files: what recordings and inspections ask for names
+//! roots       files as a process sees them, and as we do
+//! find        debug files by build id and by link, supplementary files; and what was refused
+//! symbols     an object with all of its files: what recordings and inspections ask for names
+//! debuginfod  debug files from servers, if the user names any
+//! cache       what was fetched before, by us or by others
 //! ```
 //!
 //! The order, for an object that has no DWARF itself: by build id, then by `.gnu_debuglink` in the three customary places
@@ -14,6 +16,8 @@
 //! A file that is found has to belong to the object, which `symbolize` checks; else it is refused, and that is noted.
 //! Paths come from hostile files: they are resolved inside of a root directory, and only regular files are opened.
 
+mod cache;
+pub mod debuginfod;
 mod find;
 mod roots;
 mod symbols;

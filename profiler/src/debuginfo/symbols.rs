@@ -1,5 +1,6 @@
 //! An object as a source of names, with its separate files.
 
+use super::debuginfod::Fetched;
 use super::find::{self, Found};
 use super::roots::{Places, folder_of, join};
 use crate::addr::Svma;
@@ -18,6 +19,19 @@ pub struct Symbols {
     debug: Option<Found>,
     looked_for: RefCell<LookedFor>,
     refused: RefCell<Vec<String>>,
+    servers: Servers,
+}
+
+/// What became of asking debuginfod.
+#[derive(Debug, Default)]
+enum Servers {
+    /// They have not been asked.
+    #[default]
+    Unasked,
+    /// They are being asked.
+    Asked,
+    /// The last word, and for which build ids there was one.
+    Answered { build_ids: Vec<String>, word: String },
 }
 
 /// What there is no use looking for again.
@@ -45,6 +59,7 @@ impl Symbols {
             debug,
             looked_for: RefCell::default(),
             refused: RefCell::new(refused),
+            servers: Servers::default(),
         })
     }
 
@@ -66,6 +81,80 @@ impl Symbols {
     /// The files that were found and do not belong to the object: whole sentences without the final stop.
     pub fn refused(&self) -> Vec<String> {
         self.refused.borrow().clone()
+    }
+
+    /// The build id of the file that is missing and that servers may have, unless they have been asked for it.
+    pub fn wanted(&self) -> Option<String> {
+        let build_id = if self.object.wants_debug_file() {
+            self.object.gnu_build_id()
+        } else {
+            self.object.alt_link().map(|link| link.build_id)
+        };
+        build_id.filter(|build_id| match &self.servers {
+            Servers::Unasked | Servers::Asked => true,
+            Servers::Answered { build_ids, .. } => !build_ids.contains(build_id),
+        })
+    }
+
+    /// Servers are going to be asked for what is missing. False if nothing is, or if they have been asked before.
+    pub fn ask(&mut self) -> bool {
+        let asks = matches!(self.servers, Servers::Unasked) && self.wanted().is_some();
+        if asks {
+            self.servers = Servers::Asked;
+        }
+        asks
+    }
+
+    /// Takes what servers said about a build id: the file, or why there is none.
+    pub fn answer(&mut self, build_id: &str, fetched: Result<Fetched, String>) {
+        let word = match fetched {
+            Ok(fetched) => match self.add(&fetched.bytes) {
+                Ok(()) => format!("the file of build id {build_id} was {}", fetched.from),
+                Err(error) => format!(
+                    "the file of build id {build_id}, {}, is refused: {error}",
+                    fetched.from
+                ),
+            },
+            Err(why) => format!("there is no file of build id {build_id}: {why}"),
+        };
+        let build_id = build_id.to_owned();
+        match &mut self.servers {
+            Servers::Answered { build_ids, word: old } => {
+                build_ids.push(build_id);
+                *old = format!("{old}; {word}");
+            }
+            servers @ (Servers::Unasked | Servers::Asked) => {
+                let build_ids = vec![build_id];
+                *servers = Servers::Answered { build_ids, word };
+            }
+        }
+    }
+
+    /// Adds the file that was wanted.
+    fn add(&mut self, bytes: &Bytes) -> Result<(), Error> {
+        if !self.object.wants_debug_file() {
+            return self.object.add_supplementary_file(bytes);
+        }
+        self.object.add_debug_file(bytes.clone())?;
+        // Names in it are from where it would be installed.
+        let id = self.object.gnu_build_id();
+        let place = id.and_then(|id| find::path_of_build_id(&id)).unwrap_or_default();
+        let refused = self.refused.get_mut();
+        find::add_supplementary(&mut self.object, &place, &self.places, refused);
+        Ok(())
+    }
+
+    /// What there is to say about separate files: those that were refused, and what servers answered.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.refused();
+        match &self.servers {
+            Servers::Unasked => {}
+            Servers::Asked => {
+                notes.push("debuginfod had not answered when the recording was over".to_owned())
+            }
+            Servers::Answered { word, .. } => notes.push(format!("debuginfod: {word}")),
+        }
+        notes
     }
 
     /// The functions at an address, as [`Object::lookup`] gives them. Files of split units are opened as they are needed.
@@ -92,9 +181,13 @@ impl Symbols {
         let Some(id) = self.object.gnu_build_id() else {
             return reason.explain();
         };
+        let or_servers = match self.servers {
+            Servers::Unasked => " or set DEBUGINFOD_URLS",
+            Servers::Asked | Servers::Answered { .. } => "",
+        };
         format!(
-            "{reason}; install its debug package (-dbgsym, -debuginfo) or set DEBUGINFOD_URLS: it wants the debug file \
-             of build id {id}"
+            "{reason}; install its debug package (-dbgsym, -debuginfo){or_servers}: it wants the debug file of build id \
+             {id}"
         )
     }
 

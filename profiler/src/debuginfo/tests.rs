@@ -1,5 +1,6 @@
 //! Real objects whose separate files are where users have them, in folders that stand for root directories.
 
+use super::debuginfod::Fetched;
 use super::{Places, Root, Symbols};
 use crate::addr::Svma;
 use crate::symbolize::{Name, Object, Reason};
@@ -333,4 +334,70 @@ fn who_has_no_name_hears_which_file_would_give_one() {
     put(&program.debug, &program.in_root("root", LINKED[0]));
     let text = program.symbols().explain(&Reason::BetweenSymbols);
     assert!(!text.contains("DEBUGINFOD_URLS"), "{text}");
+}
+
+/// What a server would have answered.
+fn fetched(file: &Path) -> Result<Fetched, String> {
+    Ok(Fetched {
+        bytes: read(file),
+        from: "fetched".to_owned(),
+    })
+}
+
+#[test]
+fn what_servers_send_is_used_and_what_it_refers_to_is_asked_for_too() {
+    let program = Installed::new("");
+    std::fs::copy(&program.debug, program.file("twin.debug")).unwrap();
+    run(Command::new("dwz").current_dir(program.folder.path()).args([
+        "-m",
+        "common.debug",
+        "server.debug",
+        "twin.debug",
+    ]));
+    let mut symbols = program.symbols();
+    let id = program.build_id.clone().unwrap();
+    assert_eq!(symbols.wanted().as_ref(), Some(&id));
+    assert!(symbols.ask());
+    assert!(!symbols.ask(), "once");
+    assert_eq!(
+        symbols.notes(),
+        ["debuginfod had not answered when the recording was over"]
+    );
+
+    symbols.answer(&id, fetched(&program.debug));
+    let common = symbols.wanted().unwrap();
+    assert_ne!(common, id);
+    symbols.answer(&common, fetched(&program.file("common.debug")));
+    assert_eq!(symbols.wanted(), None);
+    assert_eq!(symbols.lookup(program.work).unwrap(), program.names);
+    let note = format!(
+        "debuginfod: the file of build id {id} was fetched; the file of build id {common} was fetched"
+    );
+    assert_eq!(symbols.notes(), [note]);
+}
+
+#[test]
+fn what_servers_do_not_have_is_asked_for_once() {
+    let program = Installed::new("");
+    let id = program.build_id.clone().unwrap();
+    let other = Installed::new("-O1 -DOTHER");
+    for (answer, note) in [
+        (Err("nobody has it".to_owned()), "nobody has it"),
+        (fetched(&other.debug), "belongs to another build"),
+    ] {
+        let mut symbols = program.symbols();
+        assert!(symbols.ask());
+        symbols.answer(&id, answer);
+        assert_eq!(symbols.wanted(), None);
+        assert!(!symbols.ask());
+        assert!(symbols.notes()[0].contains(note), "{:?}", symbols.notes());
+        let text = symbols.explain(&Reason::NoSymbols);
+        assert!(
+            text.contains("-dbgsym") && !text.contains("DEBUGINFOD_URLS"),
+            "{text}"
+        );
+    }
+    // Who has everything asks nobody.
+    put(&program.debug, &program.in_root("root", LINKED[0]));
+    assert!(!program.symbols().ask());
 }

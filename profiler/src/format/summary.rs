@@ -506,7 +506,7 @@ impl<'a> Document<'a> {
 mod tests {
     use super::{json, text};
     use crate::format::testing::{self, Recording};
-    use crate::profile::{HookNames, Kind, Measure, Missing, OffCpu};
+    use crate::profile::{DebugFile, HookNames, Kind, Measure, Missing, OffCpu};
     use profiler_abi::stop::StopReason;
     use std::time::Duration;
 
@@ -529,6 +529,28 @@ modules without symbols, and how many samples have frames in them
   /lib/libz.so.1  3  it is stripped; install zlib1g-dbgsym
 "
         );
+    }
+
+    #[test]
+    fn separate_debug_files_are_listed_with_what_became_of_them() {
+        let mut profile = testing::empty();
+        let file = |module: &str, outcome: &str| DebugFile {
+            module: module.to_owned(),
+            outcome: outcome.to_owned(),
+        };
+        profile.summary.debug_files = vec![
+            file("a", "/a.debug is refused: it is of another build"),
+            file("lib\u{1b}z.so", "fetched"),
+        ];
+        let text = text(&profile);
+        let (_, list) = text.split_once("\nseparate debug files\n").unwrap();
+        assert_eq!(
+            list,
+            "  a              /a.debug is refused: it is of another build\n  lib\\u{1b}z.so  fetched\n"
+        );
+        let json: serde_json::Value = serde_json::from_str(&json(&profile)).unwrap();
+        assert_eq!(json["debug_files"][0]["module"], "a");
+        assert_eq!(json["debug_files"][1]["outcome"], "fetched");
     }
 
     #[test]

@@ -153,7 +153,7 @@ fn debug_files<'a>(modules: impl Iterator<Item = &'a Module>) -> Vec<DebugFile> 
         let Ok(object) = loaded.object.lock() else {
             return Vec::new();
         };
-        let refused = object.symbols.refused().into_iter().map(|outcome| DebugFile {
+        let refused = object.symbols.notes().into_iter().map(|outcome| DebugFile {
             module: name.clone(),
             outcome,
         });

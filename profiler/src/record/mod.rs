@@ -9,12 +9,14 @@
 //! breaker   when hooks of a process are not called any more
 //! hooks     honours the traceback hooks of processes: samples wait for their answers
 //! naming    asks the symbolizers of programs for the names of what their hooks gave
+//! fetching  gets debug files from servers, if the user names any
 //! finish    places get names, once each; counts become a profile
 //! ```
 
 mod breaker;
 mod collect;
 mod facts;
+mod fetching;
 mod finish;
 mod hooks;
 mod images;

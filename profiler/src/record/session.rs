@@ -1,10 +1,12 @@
 //! The recording itself: takes what the BPF side sends.
 
 use super::collect::Collected;
+use super::fetching::Fetching;
 use super::hooks::{Hooks, Mode as HookMode};
 use super::naming::Naming;
 use super::targets::Targets;
 use super::{Error, facts, finish};
+use crate::debuginfo::debuginfod;
 use crate::hooks::Answer;
 use crate::observe::Observer;
 use crate::profile::{Measure, Meta, OffCpu, Profile, Roots, Summary};
@@ -31,6 +33,8 @@ pub struct Options {
     pub roots: Roots,
     /// What the recording is called; the name of the first process that is watched if it is empty.
     pub title: String,
+    /// Servers that are asked for debug files; `None` for nobody.
+    pub debuginfod: Option<debuginfod::Settings>,
 }
 
 /// Why a recording ended.
@@ -49,6 +53,7 @@ pub struct Session {
     targets: Targets,
     hooks: Hooks,
     naming: Naming,
+    fetching: Fetching,
     collected: Collected,
     program: String,
     asked_for: Vec<u32>,
@@ -63,8 +68,10 @@ impl Session {
     /// The kernel lacks something or forbids it.
     pub fn new(options: Options) -> Result<Self, Error> {
         let (sampler, tables) = Sampler::load(options.sampling)?;
+        let fetching = Fetching::start(options.debuginfod.clone()).map_err(Error::Wait)?;
         Ok(Self {
             program: options.title.clone(),
+            fetching,
             sampler,
             targets: Targets::new(tables, options.sampling.scope).map_err(Error::Wait)?,
             hooks: Hooks::default(),
@@ -193,6 +200,7 @@ impl Session {
                     self.hooks.tick(&mut self.targets);
                     self.watch_names();
                     self.naming.tick(&self.collected);
+                    self.fetching.tick(&self.collected, &self.targets.modules);
                     let counts = self.sampler.counts()?;
                     let lost = counts.lost_ring_full + counts.lost_ticks;
                     observer.progress(self.begun.1.elapsed(), counts.taken, lost);
@@ -213,8 +221,19 @@ impl Session {
         hooks.leave(&mut self.targets, all_came, |targets, bytes, answer| {
             add_joined(collected, targets, naming, &bytes, answer.as_ref());
         });
+        self.fetching.tick(&self.collected, &self.targets.modules);
         self.naming.finish(&self.collected);
         Ok(())
+    }
+
+    /// Whether debug files are still being fetched. [`Session::finish`] does without those that are not there yet.
+    pub fn is_fetching(&self) -> bool {
+        self.fetching.is_busy()
+    }
+
+    /// Waits until debug files have been fetched, each for as long as the servers' limits allow.
+    pub async fn fetched(&mut self) {
+        self.fetching.finish().await;
     }
 
     /// Gives names to what was collected.

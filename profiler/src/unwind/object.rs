@@ -68,3 +68,58 @@ impl ObjectRows {
         self.rows.bytes_without_rule(&self.text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ObjectRows;
+    use crate::unwind::ExtTable;
+    use std::path::Path;
+    use std::process::Command;
+
+    /// A program without `.eh_frame`, its debug file and the rest.
+    fn build(folder: &Path) {
+        let code = "int f(int x) { char a[x + 9]; a[x] = 1; __asm__(\"\" ::\"r\"(a)); return a[x]; }\n\
+                    void _start(void) { f(7); for (;;); }\n";
+        std::fs::write(folder.join("a.c"), code).unwrap();
+        let run = |command: &str| {
+            let mut words = command.split(' ');
+            let mut command = Command::new(words.next().unwrap());
+            assert!(
+                command
+                    .args(words)
+                    .current_dir(folder)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        };
+        run("gcc -g -O1 -nostdlib -static -fno-asynchronous-unwind-tables a.c -o whole");
+        run("objcopy --only-keep-debug whole debug");
+        run("strip whole -o stripped");
+    }
+
+    #[test]
+    fn a_stripped_program_without_eh_frame_takes_its_rows_from_the_debug_file() {
+        let folder = tempfile::tempdir().unwrap();
+        build(folder.path());
+        let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+        let (whole, debug, stripped) = (read("whole"), read("debug"), read("stripped"));
+        let rows = |file: &[u8], debug: Option<&[u8]>| {
+            let file = object::File::parse(file).unwrap();
+            let debug = debug.map(|debug| object::File::parse(debug).unwrap());
+            ObjectRows::read(&file, debug.as_ref(), None, &mut ExtTable::default())
+        };
+        let expected = rows(&whole, None);
+        assert_eq!(expected.coverage.functions, 2);
+        assert_ne!(
+            rows(&stripped, None).bytes_without_rule(),
+            expected.bytes_without_rule()
+        );
+        let with_debug = rows(&stripped, Some(&debug));
+        assert_eq!(with_debug.bytes_without_rule(), expected.bytes_without_rule());
+        assert_eq!(with_debug.coverage.functions, 2);
+        // What the program has itself goes first, whatever the debug file says.
+        let twice = rows(&whole, Some(&debug));
+        assert_eq!(twice.coverage.functions, 2);
+    }
+}

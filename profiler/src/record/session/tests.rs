@@ -59,6 +59,7 @@ async fn ask(pid: u32, handler: u64, per_window: u32, time: Duration) -> (Places
         hooks: HookMode::Off,
         roots: Roots::default(),
         title: String::new(),
+        debuginfod: None,
     })
     .unwrap();
     session.watch(Process::open(pid).unwrap()).await.unwrap();
@@ -173,6 +174,7 @@ async fn a_process_that_ends_before_its_hooks_are_looked_at_is_said_to_have_ende
         hooks: HookMode::Require,
         roots: Roots::default(),
         title: String::new(),
+        debuginfod: None,
     })
     .unwrap();
     let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
