@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "bpf")]
 mod bpf {
+    mod labels;
     mod machine;
     mod maps;
     mod record;

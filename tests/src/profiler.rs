@@ -370,6 +370,11 @@ impl Summary {
         Ok((self.number("/off_cpu/blocks")?, self.number("/off_cpu/short")?))
     }
 
+    /// Samples whose labels are not all in the profile.
+    pub fn labels_cut(&self) -> Result<u64> {
+        self.number("/labels_cut")
+    }
+
     /// Samples that are not in the profile.
     pub fn lost(&self) -> Result<u64> {
         self.number("/lost/total")

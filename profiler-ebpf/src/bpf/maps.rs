@@ -1,5 +1,6 @@
 //! Every map, its size and why. What the layout of the tables is: `profiler_abi::table`.
 
+use super::labels;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use profiler_abi::rule::ExtRule;
@@ -128,6 +129,7 @@ pub struct Scratch {
     /// each combination of values that it knows; what it reads from a map it does not know.
     pub state: State,
     pub search: Search,
+    pub labels: labels::Copy,
     /// Words that a step asked for at once (and room to mask an index).
     pub fetched: [u64; 32],
     /// When the last tick of this CPU's sampling clock was due: see [`profiler_ebpf::ticks`].

@@ -3,7 +3,7 @@
 use super::machine::Bpf;
 use super::maps::{SCRATCH, SLOTS, Scratch, config, count};
 use super::record::{send, send_request};
-use super::{scope, trigger};
+use super::{labels, scope, trigger};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{
@@ -122,6 +122,9 @@ pub fn take(ctx: *mut c_void, scratch: *mut Scratch, at: &Interrupted) -> (StopR
         addr_of_mut!((*header).goid).write_volatile(0);
         addr_of_mut!((*header).stop_pc).write_volatile(0);
         addr_of_mut!((*header).cookie).write_volatile(0);
+        addr_of_mut!((*header).n_labels).write_volatile(0);
+        addr_of_mut!((*header).n_label_words).write_volatile(0);
+        (*scratch).labels.labels = 0;
         bpf_get_current_comm(addr_of_mut!((*header).comm).cast(), 16);
         (*scratch).window_at = 0;
     }
@@ -145,7 +148,8 @@ pub fn take(ctx: *mut c_void, scratch: *mut Scratch, at: &Interrupted) -> (StopR
         (*scratch).header.stop = stop as u32;
         (*scratch).header.n_user = n_words as u32;
     }
-    (stop, n_kernel as u64 + n_words)
+    let n_words = n_kernel as u64 + n_words;
+    (stop, n_words + labels::copy(scratch, n_words))
 }
 
 #[inline(always)]
@@ -318,7 +322,16 @@ fn find_goroutine(state: &mut State, machine: &mut Bpf, task: *mut task_struct) 
         return;
     }
     walk::find_g(state, machine, thread_pointer);
-    let goid = walk::goid(state, machine);
+    let Some((runtime, curg)) = walk::curg(state, machine) else {
+        return;
+    };
+    let go = machine.go(runtime);
     // SAFETY: scratch is this CPU's entry.
-    unsafe { (*machine.scratch).header.goid = goid };
+    unsafe {
+        (*machine.scratch).header.goid = machine.word(curg.wrapping_add(go.g_goid as u64)).unwrap_or(0);
+        if go.g_labels != 0 {
+            (*machine.scratch).labels.labels = curg.wrapping_add(go.g_labels as u64);
+            (*machine.scratch).labels.form = go.label_form as u64;
+        }
+    }
 }

@@ -42,7 +42,9 @@ fn came_back(next: *const task_struct, now: u64) -> Option<()> {
         // SAFETY: as above.
         let n_words = unsafe {
             addr_of_mut!((*record).header.cookie).write_volatile(off_cpu);
-            (*record).header.n_kernel as u64 + (*record).header.n_user as u64
+            (*record).header.n_kernel as u64
+                + (*record).header.n_user as u64
+                + (*record).header.n_label_words as u64
         };
         send(record, n_words);
     }

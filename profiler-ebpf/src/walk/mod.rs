@@ -171,9 +171,9 @@ pub fn find_g<M: Machine>(state: &mut State, machine: &mut M, thread_pointer: u6
     }
 }
 
-/// The goroutine id of the thread's current goroutine, in the first Go runtime in which it has one; 0 if it runs none.
+/// The g of the thread's current goroutine, with the number of its runtime: of the first one in which it runs any.
 #[inline(always)]
-pub fn goid<M: Machine>(state: &State, machine: &mut M) -> u64 {
+pub fn curg<M: Machine>(state: &State, machine: &mut M) -> Option<(usize, u64)> {
     for runtime in 0..MAX_RUNTIMES {
         let m = state.threads[runtime].m;
         if m == 0 {
@@ -183,10 +183,10 @@ pub fn goid<M: Machine>(state: &State, machine: &mut M) -> u64 {
         if let Some(curg) = machine.word(m.wrapping_add(go.m_curg as u64))
             && curg != 0
         {
-            return machine.word(curg.wrapping_add(go.g_goid as u64)).unwrap_or(0);
+            return Some((runtime, curg));
         }
     }
-    0
+    None
 }
 
 /// Moves to the caller at `pc`, whose stack pointer is the callee's CFA.

@@ -34,6 +34,8 @@ fn layout() -> GoLayout {
         crosscall2_size: 0x100,
         text: ASMCGOCALL,
         text_size: GO_CODE + 0x1000 - ASMCGOCALL,
+        g_labels: 0,
+        label_form: GoLayout::LABEL_MAP,
     }
 }
 

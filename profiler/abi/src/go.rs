@@ -38,4 +38,15 @@ pub struct GoLayout {
     pub text: u64,
     /// Size of that code, in bytes.
     pub text_size: u64,
+    /// `g.labels`; 0 in a program that cannot have any.
+    pub g_labels: u32,
+    /// How labels are kept: [`GoLayout::LABEL_MAP`] or [`GoLayout::LABEL_LIST`].
+    pub label_form: u32,
+}
+
+impl GoLayout {
+    /// `map[string]string`, up to Go 1.23 (runtime/pprof/label.go).
+    pub const LABEL_MAP: u32 = 0;
+    /// A slice of pairs of strings, since Go 1.24.
+    pub const LABEL_LIST: u32 = 1;
 }

@@ -53,7 +53,7 @@ pub struct Header {
     pub generation: u32,
     /// A [`crate::stop::StopReason`].
     pub stop: u32,
-    /// Bits: [`Header::FROM_KERNEL`], [`Header::ASKED`], [`Header::COOKIE`].
+    /// Bits: [`Header::FROM_KERNEL`], [`Header::ASKED`], [`Header::COOKIE`], [`Header::LABELS_CUT`].
     pub flags: u32,
     /// How many words of kernel frames follow.
     pub n_kernel: u32,
@@ -70,6 +70,22 @@ pub struct Header {
     pub cookie: u64,
     /// Name of the thread, padded with zeros (`task->comm`).
     pub comm: [u8; 16],
+    /// How many labels of the goroutine follow the user stack: see [`LabelWords`].
+    pub n_labels: u32,
+    /// How many words they take.
+    pub n_label_words: u32,
+}
+
+/// A label in a record: a word with the lengths of key (low half) and value (high half) in bytes, then the bytes of the key
+/// and those of the value, each filled up to whole words. Of long ones only the beginning is there.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelWords;
+
+impl LabelWords {
+    /// The most labels of a record.
+    pub const MAX: u32 = 8;
+    /// The most bytes of a key or value that are sent.
+    pub const MAX_BYTES: u64 = 128;
 }
 
 impl Header {
@@ -79,6 +95,8 @@ impl Header {
     pub const ASKED: u32 = 2;
     /// The signal that asked it carried [`Header::time_ns`].
     pub const COOKIE: u32 = 4;
+    /// The goroutine has more labels, or longer ones, than were read.
+    pub const LABELS_CUT: u32 = 8;
 }
 
 /// One tagged word of the user stack.

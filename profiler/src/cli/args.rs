@@ -106,6 +106,10 @@ pub struct Record {
     #[arg(long)]
     pub per_thread: bool,
 
+    /// Begin stacks with the value of this label, which the program gave (pprof.Do of Go); may be given several times.
+    #[arg(long = "tag", value_name = "LABEL")]
+    pub tags: Vec<String>,
+
     /// Whether to ask the program's own traceback hooks (runtime.SetCgoTraceback of Go). To do so, a signal handler is
     /// put into the process; see the README for what that means. If not given, auto; with -a, --cgroup and --off-cpu, off.
     #[arg(long, value_enum, value_name = "WHEN")]

@@ -62,14 +62,14 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
             scope: wide.as_ref().map_or(Scope::Listed, |wide| wide.scope),
             event: event(&args, &processes),
         },
-        debuginfod: Settings::from_env(),
         hooks: hooks(&args)?,
         roots: Roots {
             process: wide.is_some(),
             per_thread: args.per_thread,
-            ..Roots::default()
+            tags: args.tags.clone(),
         },
         title: wide.as_ref().map_or_else(String::new, |wide| wide.title.clone()),
+        debuginfod: Settings::from_env(),
     })?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -148,17 +148,6 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
     Ok(ExitCode::from(code as u8))
 }
 
-/// Why a recording shall end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stopped {
-    /// By Ctrl-C.
-    Interrupted,
-    /// By SIGTERM.
-    Terminated,
-    /// It has taken as long as it was to take.
-    TimeIsUp,
-}
-
 /// A recording of processes that nobody listed.
 struct Wide {
     scope: Scope,
@@ -230,7 +219,18 @@ fn allow_many_files() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Ready when the recording shall end: Ctrl-C, SIGTERM, or the end of the duration.
+/// Why a recording shall end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    /// By Ctrl-C.
+    Interrupted,
+    /// By SIGTERM.
+    Terminated,
+    /// It has taken as long as it was to take.
+    TimeIsUp,
+}
+
+/// Ready when the recording shall end.
 async fn stop(
     interrupt: &mut Signal,
     terminate: &mut Signal,

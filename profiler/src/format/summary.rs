@@ -19,6 +19,14 @@ pub fn text(profile: &Profile) -> String {
         None => samples(&mut table, profile),
     }
     lost(&mut table, &profile.summary);
+    if profile.summary.labels_cut > 0 {
+        table.row(
+            0,
+            "labels cut",
+            profile.summary.labels_cut,
+            "samples whose goroutine had more than 8 labels, or one of more than 128 bytes",
+        );
+    }
     hooks(&mut table, profile.summary.hooks.as_ref());
     hook_names(&mut table, profile.summary.hook_names.as_ref());
     let mut out = table.render();
@@ -274,6 +282,7 @@ impl Table {
 /// | `samples.ended_early` | a list of `reason`, `samples`, `sentence` for each way in which walks ended early |
 /// | `lost.total`, `lost.ring_full`, `lost.ticks` | samples that are not in the profile, by cause |
 /// | `off_cpu` | if time off the CPU was recorded, and the numbers under `samples` are nanoseconds: `min_ns`; how many waits are in the profile, `blocks`; how many were shorter, and for how long, `short` and `short_ns`; `still`, not over at the end; `without_room` |
+/// | `labels_cut` | samples whose goroutine had more than 8 labels, or one of more than 128 bytes: not all of that is in the profile |
 /// | `withheld_ticks` | ticks of the clock while a hypervisor or a long interrupt had the CPU; not lost, the target did not run |
 /// | `hooks.used`, `hooks.unanswered`, `hooks.refused`, `hooks.not_asked` | if traceback hooks were asked: samples with their answers, without, and why |
 /// | `hooks.longest_stop_us` | the longest time that a thread was stopped for that, in microseconds |
@@ -300,6 +309,8 @@ struct Document<'a> {
     samples: Samples,
     lost: Lost,
     withheld_ticks: u64,
+    #[serde(skip_serializing_if = "is_none")]
+    labels_cut: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     off_cpu: Option<Waits>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -332,6 +343,11 @@ struct Lost {
     total: u64,
     ring_full: u64,
     ticks: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's")]
+fn is_none(n: &u64) -> bool {
+    *n == 0
 }
 
 #[derive(Serialize)]
@@ -461,6 +477,7 @@ impl<'a> Document<'a> {
                 ticks: summary.lost_ticks,
             },
             withheld_ticks: summary.withheld_ticks,
+            labels_cut: summary.labels_cut,
             off_cpu: summary.off_cpu.as_ref().map(Waits::of),
             hooks: summary.hooks.as_ref().map(Hooks::of),
             hook_names: summary.hook_names.as_ref().map(Names::of),

@@ -26,6 +26,8 @@ pub struct Summary {
     pub hooks: Option<HookAnswers>,
     /// Who named what the traceback hooks gave; `None` if they gave nothing.
     pub hook_names: Option<HookNames>,
+    /// Kept samples whose labels are not all there: there were more of them, or longer ones, than are read.
+    pub labels_cut: u64,
     /// What became of the times that threads were off the CPU, if those were recorded.
     pub off_cpu: Option<OffCpu>,
     /// Modules that frames were in but that gave them no name, most samples first.

@@ -6,7 +6,7 @@ use super::naming::{HookPc, ProgramIdx};
 use crate::addr::Avma;
 use crate::hooks::Answer;
 use crate::merge::{self, Code, MergedFrame};
-use crate::profile::{Measure, Origin};
+use crate::profile::{Labels, Measure, Origin};
 use crate::sampler::RawSample;
 use profiler_abi::sample::Header;
 use profiler_abi::stop::StopReason;
@@ -57,6 +57,8 @@ pub struct Key {
     pub stop: StopReason,
     /// The sample interrupted kernel code.
     pub from_kernel: bool,
+    /// What the program said that it was doing.
+    pub labels: Labels,
     /// Places, innermost first.
     pub stack: Box<[PlaceIdx]>,
 }
@@ -73,6 +75,8 @@ pub struct Collected {
     pub counts: HashMap<Key, u64>,
     /// All samples.
     pub total: u64,
+    /// Samples whose labels are not all there, or cut.
+    pub labels_cut: u64,
     /// What is counted.
     pub measure: Measure,
 }
@@ -146,8 +150,10 @@ impl Collected {
             comm: sample.comm(),
             stop,
             from_kernel: sample.header.flags & Header::FROM_KERNEL != 0,
+            labels: sample.labels(),
             stack: stack.into(),
         };
+        self.labels_cut += u64::from(sample.header.flags & Header::LABELS_CUT != 0);
         let much = match self.measure {
             Measure::Cpu => 1,
             Measure::OffCpu => sample.header.cookie,

@@ -100,7 +100,8 @@ pub fn profile(
                 .rev()
                 .copied()
         });
-        builder.sample(thread, root_first, key.stop, key.from_kernel, count);
+        let labels = builder.labels(key.labels.clone());
+        builder.labelled(thread, labels, root_first, key.stop, key.from_kernel, count);
         *summary.by_stop.entry(key.stop).or_default() += count;
         if key.from_kernel {
             summary.from_kernel += count;

@@ -29,12 +29,12 @@ pub struct Options {
     pub sampling: sampler::Options,
     /// Whether the traceback hooks of programs are honoured.
     pub hooks: HookMode,
-    /// Servers that are asked for debug files; `None` for nobody.
-    pub debuginfod: Option<debuginfod::Settings>,
     /// What stands outside of stacks.
     pub roots: Roots,
     /// What the recording is called; the name of the first process that is watched if it is empty.
     pub title: String,
+    /// Servers that are asked for debug files; `None` for nobody.
+    pub debuginfod: Option<debuginfod::Settings>,
 }
 
 /// Why a recording ended.
@@ -249,6 +249,7 @@ impl Session {
             withheld_ticks: counts.withheld_ticks,
             hooks: self.hooks.answers(&self.sampler.asked()?),
             hook_names: self.naming.account(),
+            labels_cut: self.collected.labels_cut,
             off_cpu: off_cpu(&self.options.sampling, &counts),
             ..Summary::default()
         };

@@ -1,6 +1,6 @@
 //! From the bytes of a record to what they mean. Pure.
 
-use profiler_abi::sample::{Header, RecordKind, UserWord};
+use profiler_abi::sample::{Header, LabelWords, RecordKind, UserWord};
 use profiler_abi::stop::StopReason;
 use zerocopy::FromBytes;
 
@@ -44,6 +44,8 @@ pub struct RawSample<'r> {
     kernel: &'r [u8],
     /// Tagged user words, innermost first.
     user: &'r [u8],
+    /// See [`LabelWords`].
+    labels: &'r [u8],
 }
 
 impl RawSample<'_> {
@@ -55,6 +57,32 @@ impl RawSample<'_> {
     /// Tagged user words ([`profiler_abi::sample::UserWord`]), innermost first.
     pub fn user(&self) -> impl Iterator<Item = u64> {
         words(self.user)
+    }
+
+    /// The labels of the goroutine, sorted by key; what is not UTF-8 is replaced.
+    pub fn labels(&self) -> Vec<(String, String)> {
+        let mut rest = self.labels;
+        let mut labels = Vec::new();
+        for _ in 0..self.header.n_labels.min(LabelWords::MAX) {
+            let Some((lengths, after)) = rest.split_first_chunk() else {
+                break;
+            };
+            let lengths = u64::from_le_bytes(*lengths);
+            rest = after;
+            let mut string = |len: u64| {
+                let len = len as usize;
+                let (filled, after) = rest.split_at_checked(len.checked_next_multiple_of(8)?)?;
+                rest = after;
+                Some(String::from_utf8_lossy(&filled[..len]).into_owned())
+            };
+            let key = string(lengths & u64::from(u32::MAX));
+            let (Some(key), Some(value)) = (key, string(lengths >> 32)) else {
+                break;
+            };
+            labels.push((key, value));
+        }
+        labels.sort();
+        labels
     }
 
     /// The interrupted instruction, if user code was interrupted.
@@ -91,12 +119,14 @@ pub fn parse(bytes: &[u8]) -> Option<Record<'_>> {
         RecordKind::Met => Record::Met { tgid },
         RecordKind::Sample => {
             let (kernel, rest) = rest.split_at_checked(header.n_kernel as usize * 8)?;
-            let user = rest.get(..header.n_user as usize * 8)?;
+            let (user, rest) = rest.split_at_checked(header.n_user as usize * 8)?;
+            let labels = rest.get(..header.n_label_words as usize * 8)?;
             Record::Sample(RawSample {
                 header,
                 stop: StopReason::from_bits(header.stop)?,
                 kernel,
                 user,
+                labels,
             })
         }
     })
@@ -142,6 +172,35 @@ mod tests {
         assert_eq!(sample.comm(), "worker");
         assert_eq!(sample.kernel().collect::<Vec<_>>(), [0xffff_8000_0000_0001]);
         assert_eq!(sample.user().collect::<Vec<_>>(), words[1..]);
+    }
+
+    #[test]
+    fn labels_come_back_and_lengths_that_lie_end_them() {
+        let header = |n_labels, n_label_words| Header {
+            n_labels,
+            n_label_words,
+            ..Header::default()
+        };
+        let word = |text: &[u8; 8]| u64::from_le_bytes(*text);
+        let labels = |header: &Header, words: &[u64]| match parse(&record(header, words)) {
+            Some(Record::Sample(sample)) => sample.labels(),
+            other => panic!("{other:?}"),
+        };
+        let words = [
+            2 | 9 << 32,
+            word(b"b2\0\0\0\0\0\0"),
+            word(b"12345678"),
+            word(b"9\0\0\0\0\0\0\0"),
+            1,
+            word(b"a\0\0\0\0\0\0\0"),
+        ];
+        let said = [("a", ""), ("b2", "123456789")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(labels(&header(2, 6), &words), said);
+        assert_eq!(labels(&header(9, 6), &words), said);
+        for lie in [7, u64::from(u32::MAX), u64::MAX, 8 << 32] {
+            assert_eq!(labels(&header(1, 2), &[lie, 0]).len(), usize::from(lie == 7));
+        }
+        assert!(parse(&record(&header(1, 7), &words)).is_none());
     }
 
     #[test]

@@ -302,6 +302,7 @@ fn comments(profile: &Profile) -> Vec<String> {
         hooks: _,
         hook_names: _,
         off_cpu: _,
+        labels_cut: _,
         debug_files: _,
         missing,
     } = &profile.summary;

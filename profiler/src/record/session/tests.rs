@@ -57,9 +57,9 @@ async fn ask(pid: u32, handler: u64, per_window: u32, time: Duration) -> (Places
             event: sampler::Event::Tick,
         },
         hooks: HookMode::Off,
-        debuginfod: None,
         roots: Roots::default(),
         title: String::new(),
+        debuginfod: None,
     })
     .unwrap();
     session.watch(Process::open(pid).unwrap()).await.unwrap();
@@ -172,9 +172,9 @@ async fn a_process_that_ends_before_its_hooks_are_looked_at_is_said_to_have_ende
             event: sampler::Event::Tick,
         },
         hooks: HookMode::Require,
-        debuginfod: None,
         roots: Roots::default(),
         title: String::new(),
+        debuginfod: None,
     })
     .unwrap();
     let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();

@@ -30,6 +30,9 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
+/// The minor release since which labels are a list (runtime/pprof/label.go).
+const FIRST_WITH_LABEL_LISTS: u32 = 24;
+
 /// Where a [`Layout`] comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -104,6 +107,9 @@ pub struct GoRuntime {
     pub layout_source: Source,
     /// Where a thread's g is.
     pub tls: TlsG,
+    /// How it keeps the labels of goroutines, a form of [`GoLayout`]; `None` if the program cannot give any, or that is not
+    /// known.
+    pub label_form: Option<u32>,
     /// The function through which C calls Go; only programs with cgo have it.
     pub crosscall2: Option<Range<Svma>>,
 }
@@ -139,7 +145,15 @@ impl GoRuntime {
             _ => return Err(version.map_or(Error::NoVersion, Error::Unknown)),
         }
         let tls = decoded.map(|decoded| decoded.tls_g);
+        // Only programs that use labels have it.
+        let label_form = body(pclntab, "runtime/pprof.runtime_setProfLabel")
+            .and(version.as_ref())
+            .map(|version| match version.minor {
+                ..FIRST_WITH_LABEL_LISTS => GoLayout::LABEL_MAP,
+                FIRST_WITH_LABEL_LISTS.. => GoLayout::LABEL_LIST,
+            });
         Ok(Some(Self {
+            label_form,
             version,
             layout,
             layout_source,
@@ -171,6 +185,8 @@ impl GoRuntime {
             crosscall2_size: crosscall2.map_or(0, |range| range.end.0.saturating_sub(range.start.0)),
             text: text.start.to_avma(bias).0,
             text_size: text.end.0.saturating_sub(text.start.0),
+            g_labels: self.label_form.map_or(0, |_| self.layout.g_labels),
+            label_form: self.label_form.unwrap_or_default(),
         }
     }
 }

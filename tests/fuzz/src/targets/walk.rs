@@ -149,7 +149,7 @@ pub fn walk(data: &[u8]) {
     let mut state = State::default();
     walk::start(&mut state, &mut process);
     walk::find_g(&mut state, &mut process, thread_pointer);
-    let _ = walk::goid(&state, &mut process);
+    let _ = walk::curg(&state, &mut process);
     let ended = (0..=MAX_FRAMES).any(|_| walk::step(&mut state, &mut process).is_err());
     assert!(ended, "each step adds a frame, and there is a limit of them");
     assert_eq!(process.n_words, state.n_words as usize);
