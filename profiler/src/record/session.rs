@@ -96,7 +96,9 @@ impl Session {
         }
         self.asked_for.push(pid);
         self.targets.watch(process).await?;
-        self.engage(pid)
+        self.engage(pid)?;
+        // The helper's code is new there.
+        self.targets.look_again(pid).await
     }
 
     /// Honours the hooks of a process, if that is wanted.

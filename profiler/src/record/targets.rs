@@ -119,11 +119,25 @@ impl Targets {
     /// The process cannot be looked at, or a table is full.
     pub async fn watch(&mut self, process: Process) -> Result<(), Error> {
         self.new_image(process.pid, Some(process))?;
+        self.load_all().await;
+        Ok(())
+    }
+
+    /// Brings the tables of a process that is watched up to date. They are complete when this returns.
+    ///
+    /// # Errors
+    /// The process cannot be looked at, or a table is full.
+    pub async fn look_again(&mut self, pid: u32) -> Result<(), Error> {
+        self.scan(pid)?;
+        self.load_all().await;
+        Ok(())
+    }
+
+    async fn load_all(&mut self) {
         while self.loader.is_busy() {
             let done = self.loader.next().await;
             self.loaded(done);
         }
-        Ok(())
     }
 
     /// Sampling begins.
