@@ -24,9 +24,9 @@ const NOT_CALLED: &str = "it is not called any more";
 const TAKEN_OUT: &str = "taken out of it";
 
 /// Seconds of a recording: for a hook that only answers, for one that is given up, and for a program that becomes another.
-const ANSWERS: &str = "2";
-const GIVEN_UP: &str = "4";
-const CHANGES: &str = "6";
+const ANSWERS: &str = "1";
+const GIVEN_UP: &str = "3";
+const CHANGES: &str = "5";
 
 #[test]
 fn a_hook_that_loops_for_ever_loses_its_thread() -> Result<()> {

@@ -10,6 +10,10 @@ use profiler_tests::target::Target;
 /// What the program asks the kernel for in each way: 25 times 20 ms, in nanoseconds.
 const ASKED: u64 = 25 * 20_000_000;
 
+/// Waits that a clock ends: three times 25, which come in any case. As many reads wait, but not for a byte that is there: on a
+/// machine that stalls, two come together.
+const CERTAIN: u64 = 75;
+
 /// The three functions that wait.
 const FUNCTIONS: [&str; 3] = ["in_sleep", "in_futex", "in_read"];
 
@@ -56,7 +60,7 @@ fn waits_are_where_and_as_long_as_the_program_measured() -> Result<()> {
     }
     ensure!(stacks.with_frame("write_late") >= ASKED / 10 * 9);
     let (waits, short) = recording.summary()?.waits()?;
-    ensure!(waits >= 100, "{waits} waits, {short} shorter ones");
+    ensure!(waits > CERTAIN, "{waits} waits, {short} shorter ones");
     ensure!(recording.summary()?.kept()? == stacks.total());
     let profile = pprof::raw(&recording.pprof())?;
     ensure!(profile.contains("off-cpu/nanoseconds"), "{profile}");
@@ -98,7 +102,7 @@ fn threads_that_work_do_not_wait_and_short_waits_are_counted() -> Result<()> {
     let recording = recorder.wait()?;
     ensure!(target.finish()?.status.success());
     let (waits, short) = recording.summary()?.waits()?;
-    ensure!(waits == 0 && short >= 100, "{waits} waits, {short} shorter ones");
+    ensure!(waits == 0 && short > CERTAIN, "{waits} waits, {short} shorter ones");
     Ok(())
 }
 

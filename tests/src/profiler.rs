@@ -13,7 +13,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -60,27 +59,12 @@ pub fn binary() -> Result<&'static Path> {
     }
 }
 
-/// Has [`binary`] build what users run: optimised, and without the checks that tests are run with.
-pub fn for_measurements() {
-    FOR_MEASUREMENTS.store(true, Relaxed);
-}
-
-static FOR_MEASUREMENTS: AtomicBool = AtomicBool::new(false);
-
 fn build() -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let (profile, folder) = match FOR_MEASUREMENTS.load(Relaxed) {
-        true => ("release", "release"),
-        false => ("dev", "debug"),
-    };
-    run(Command::new(env!("CARGO")).current_dir(workspace).args([
-        "build",
-        "-p",
-        "profiler",
-        "--profile",
-        profile,
-    ]))?;
-    Ok(cargo_target().join(folder).join("profiler"))
+    run(Command::new(env!("CARGO"))
+        .current_dir(workspace)
+        .args(["build", "--release", "-p", "profiler"]))?;
+    Ok(cargo_target().join("release/profiler"))
 }
 
 /// A command of the profiler.

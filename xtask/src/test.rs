@@ -64,19 +64,11 @@ pub fn run(full: bool) -> Result<()> {
     outcome
 }
 
-/// Records real programs with the build that has all checks. What the kernel keeps (events, programs, signals) is shared by
+/// Records real programs with the release build. What the kernel keeps (events, programs, signals) is shared by
 /// the whole machine, so one test runs at a time.
 fn end_to_end(machine: &Machine) -> Result<()> {
-    // Of the packages that the unit tests were built for, so that cargo chooses the same features: nothing is built anew.
-    machine.cargo(&[
-        "build",
-        "--workspace",
-        "--exclude",
-        "profiler-tests",
-        "--all-targets",
-        "--locked",
-    ])?;
-    let profiler = workspace::target_dir()?.join("debug").join("profiler");
+    machine.cargo(&["build", "--release", "--package", "profiler", "--locked"])?;
+    let profiler = workspace::target_dir()?.join("release").join("profiler");
     run_command(
         machine
             .cargo_command(&[

@@ -77,7 +77,6 @@ pub fn run(names: &[String], keep: bool) -> Result<()> {
             bail!("there is no part \"{name}\"; there are:\n{}", list());
         }
     }
-    profiler_tests::profiler::for_measurements();
     let mut figures = Vec::new();
     for part in PARTS {
         if names.is_empty() || names.iter().any(|name| name == part.name) {

@@ -312,7 +312,7 @@ fn cycles_leave_nothing_while_signals_rain_on_every_thread() {
                 std::thread::sleep(Duration::from_micros(500));
             }
         });
-        for _ in 0..full([2000, 250]) {
+        for _ in 0..full([2000, 100]) {
             let installed = install(&target);
             let answers = ask(&target, &installed, 1);
             answers.iter().for_each(|answer| _ = check(&target, answer));
