@@ -102,7 +102,10 @@ fn threads_that_work_do_not_wait_and_short_waits_are_counted() -> Result<()> {
     let recording = recorder.wait()?;
     ensure!(target.finish()?.status.success());
     let (waits, short) = recording.summary()?.waits()?;
-    ensure!(waits == 0 && short > CERTAIN, "{waits} waits, {short} shorter ones");
+    ensure!(
+        waits == 0 && short > CERTAIN,
+        "{waits} waits, {short} shorter ones"
+    );
     Ok(())
 }
 
