@@ -96,25 +96,27 @@ impl Session {
         }
         self.asked_for.push(pid);
         self.targets.watch(process).await?;
-        self.engage(pid)?;
-        // The helper's code is new there.
-        self.targets.look_again(pid).await
+        if self.engage(pid)? {
+            // The helper's code is new there.
+            self.targets.look_again(pid).await?;
+        }
+        Ok(())
     }
 
-    /// Honours the hooks of a process, if that is wanted.
-    fn engage(&mut self, pid: u32) -> Result<(), Error> {
+    /// Honours the hooks of a process, if that is wanted. Whether they are honoured from now on.
+    fn engage(&mut self, pid: u32) -> Result<bool, Error> {
         if self.options.hooks == HookMode::Off {
-            return Ok(());
+            return Ok(false);
         }
         let reason = match self.hooks.engage(&self.targets, pid) {
             Ok(true) => {
                 self.watch_names();
-                return Ok(());
+                return Ok(true);
             }
             Ok(false) => {
                 self.hooks.wait_for(pid);
                 if self.options.hooks == HookMode::Auto {
-                    return Ok(());
+                    return Ok(false);
                 }
                 "it has registered no traceback function".to_owned()
             }
@@ -126,7 +128,7 @@ impl Session {
         self.hooks.warnings.push(format!(
             "the traceback hooks of process {pid} are not honoured: {reason}"
         ));
-        Ok(())
+        Ok(false)
     }
 
     /// What the hooks of a process give is to be named, from the moment that they are honoured.
