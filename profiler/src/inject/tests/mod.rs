@@ -304,14 +304,23 @@ fn cycles_leave_nothing_while_signals_rain_on_every_thread() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // Go has a handler for all signals and does nothing about this one, but on threads that it does not know.
+            const RAIN: u32 = 50;
             while !is_over.load(Relaxed) {
-                let tids = target.process().tids();
-                for tid in tids.into_iter().filter(|&tid| tid != target.stranger) {
-                    let _ = target.send(tid, 50, 0);
+                let process = target.process();
+                // Signals that wait take room that all processes of a user share: no more than one waits for each thread.
+                let is_dry = |tid: &u32| {
+                    process
+                        .status(*tid)
+                        .is_some_and(|now| now.pending & 1 << (RAIN - 1) == 0)
+                };
+                let tids = process.tids().into_iter();
+                for tid in tids.filter(|&tid| tid != target.stranger).filter(is_dry) {
+                    let _ = target.send(tid, RAIN, 0);
                 }
                 std::thread::sleep(Duration::from_micros(500));
             }
         });
+        let _ends = OnDrop(|| is_over.store(true, Relaxed));
         for _ in 0..full([2000, 100]) {
             let installed = install(&target);
             let answers = ask(&target, &installed, 1);
@@ -322,8 +331,16 @@ fn cycles_leave_nothing_while_signals_rain_on_every_thread() {
                 (Disposition::Restored, Mapping::Unmapped)
             );
         }
-        is_over.store(true, Relaxed);
     });
     target.assert_state(&before);
     target.finish();
+}
+
+/// Does something when it is dropped, by a panic as well.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
