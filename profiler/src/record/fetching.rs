@@ -1,10 +1,10 @@
 //! Fetching debug files of objects that samples are in, while it is recorded, on a thread of its own: nobody waits for a
 //! server who does not want to.
 
-use super::collect::{Area, Collected};
+use super::collect::Collected;
 use super::images::{Content, Loaded, ModuleIdx, Modules};
 use crate::debuginfo::debuginfod::{Client, Settings};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use tokio::sync::mpsc as tokio_mpsc;
@@ -18,10 +18,8 @@ struct Thread {
     objects: mpsc::Sender<Arc<Loaded>>,
     done: tokio_mpsc::UnboundedReceiver<()>,
     waiting: usize,
-    /// How many places have been looked at for objects.
-    n_seen: usize,
-    /// Modules whose objects have not been read yet.
-    unread: BTreeSet<ModuleIdx>,
+    /// Modules whose objects have been asked for what they want.
+    asked: HashSet<ModuleIdx>,
     stop: Arc<AtomicBool>,
 }
 
@@ -52,8 +50,7 @@ impl Fetching {
             objects,
             done,
             waiting: 0,
-            n_seen: 0,
-            unread: BTreeSet::new(),
+            asked: HashSet::new(),
             stop,
         })))
     }
@@ -61,26 +58,18 @@ impl Fetching {
     /// Called every now and then: asks for the files of objects that samples have come to be in.
     pub fn tick(&mut self, collected: &Collected, modules: &Modules) {
         let Some(thread) = &mut self.0 else { return };
-        let new = collected.places.get(thread.n_seen..).unwrap_or_default();
-        thread.n_seen = collected.places.len();
-        thread
-            .unread
-            .extend(new.iter().filter_map(|place| match place.area {
-                Area::Module(at) => Some(at),
-                Area::Kernel | Area::Nowhere => None,
-            }));
-        let (objects, waiting) = (&thread.objects, &mut thread.waiting);
-        thread.unread.retain(|&at| match &modules.get(at).content {
-            Content::Pending => true,
-            Content::Bare(_) => false,
-            Content::Object(loaded, _) => {
-                let wants = loaded.object.lock().is_ok_and(|mut object| object.symbols.ask());
-                if wants && objects.send(Arc::clone(loaded)).is_ok() {
-                    *waiting += 1;
-                }
-                false
+        let new: BTreeSet<ModuleIdx> = collected.modules.difference(&thread.asked).copied().collect();
+        for at in new {
+            // Others have not been read yet, or never will be.
+            let Content::Object(loaded, _) = &modules.get(at).content else {
+                continue;
+            };
+            thread.asked.insert(at);
+            let wants = loaded.object.lock().is_ok_and(|mut object| object.symbols.ask());
+            if wants && thread.objects.send(Arc::clone(loaded)).is_ok() {
+                thread.waiting += 1;
             }
-        });
+        }
         while thread.done.try_recv().is_ok() {
             thread.waiting -= 1;
         }

@@ -1,7 +1,7 @@
 //! What a recording costs: the program that is recorded, and the machine. Beside it `perf record`, if it is installed.
 
-use super::paired::{self, Sampling};
-use super::{Figure, spread_of};
+use super::Figure;
+use super::paired::{self, Sampling, spread_of};
 use crate::command::answers;
 use anyhow::{Context, Result, ensure};
 use profiler_tests::programs::{self, Form, Program};

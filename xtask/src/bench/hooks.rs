@@ -1,7 +1,7 @@
 //! What honouring traceback hooks costs a program.
 
 use super::Figure;
-use super::paired::{self, PAIRS, record, recorded, round, spread};
+use super::paired::{self, PAIRS, record, recorded, round, spread, spread_of};
 use anyhow::{Result, ensure};
 use profiler_tests::programs::{self, Form, Program};
 use profiler_tests::target::Target;
@@ -85,9 +85,9 @@ fn snapshot(program: &Program, mebibytes: u32) -> Result<Figure> {
         times.push(recording.summary()?.names_longest_stop_us()? as f64 / 1e3);
     }
     target.finish()?;
-    let (least, middle, most) = spread(&mut times)?;
+    let (middle, spread) = spread_of(&mut times, "ms")?;
     Ok(Figure::new(
-        format!("stop for a snapshot, {mebibytes} MiB ({least:.2} to {most:.2} ms)"),
+        format!("stop for a snapshot, {mebibytes} MiB{spread}"),
         format!("{middle:.2} ms"),
         "",
     ))

@@ -111,12 +111,6 @@ fn table(figures: &[Figure]) -> String {
     text
 }
 
-/// The middle of some values, which are sorted then; and the least and the largest, as text.
-fn spread_of(values: &mut [f64], unit: &str) -> Result<(f64, String)> {
-    let (least, middle, most) = paired::spread(values)?;
-    Ok((middle, format!(" ({least:.2} to {most:.2} {unit})")))
-}
-
 /// Median and largest of some durations or sizes.
 fn median_and_most<T: Ord + Copy>(values: &mut [T]) -> Option<(T, T)> {
     values.sort_unstable();

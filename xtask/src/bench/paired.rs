@@ -46,9 +46,9 @@ pub(super) fn slowdown<S: Sampling>(
         before = after;
     }
     target.finish()?;
-    let (least, middle, most) = spread(&mut slower)?;
+    let (middle, spread) = spread_of(&mut slower, "%")?;
     Ok(Figure::new(
-        format!("{what} ({least:.2} to {most:.2} %)"),
+        format!("{what}{spread}"),
         format!("{middle:.2} %"),
         promised,
     ))
@@ -95,4 +95,10 @@ pub(super) fn spread(values: &mut [f64]) -> Result<(f64, f64, f64)> {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.get(values.len() / 2).context("nothing was measured")?;
     Ok((values[0], *middle, values[values.len() - 1]))
+}
+
+/// The middle of some values, which are sorted then; and the least and the largest, as text.
+pub(super) fn spread_of(values: &mut [f64], unit: &str) -> Result<(f64, String)> {
+    let (least, middle, most) = spread(values)?;
+    Ok((middle, format!(" ({least:.2} to {most:.2} {unit})")))
 }

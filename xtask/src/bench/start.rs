@@ -1,6 +1,7 @@
 //! How long a recording takes to begin, and after Ctrl-C to end.
 
-use super::{Figure, spread_of};
+use super::Figure;
+use super::paired::spread_of;
 use anyhow::{Context, Result, ensure};
 use profiler_tests::profiler::Recorder;
 use profiler_tests::programs::{self, Form};

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-const HOOKS_C: &str = include_str!("tests/hooks.c");
-const HOOKS_RS: &str = include_str!("tests/hooks.rs");
+const HOOKS_C: &str = include_str!("tests/testdata/hooks.c");
+const HOOKS_RS: &str = include_str!("tests/testdata/hooks.rs");
 const STRICT: &str = "-Wall -Wextra -Werror -pedantic";
 
 fn run(command: &mut Command) {

@@ -2,12 +2,12 @@
 #![allow(clippy::print_stdout, reason = "the figures are what these tests are for")]
 
 use super::target::{COOKIE, Target};
-use super::{full, install};
+use super::{full, install, sys};
 use crate::hooks::Symbolizer;
 use crate::inject::{Mapped, snapshot};
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::ForkResult;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -120,8 +120,7 @@ fn next_run(target: &Target) {
 
 /// Does `act` to the target in a child that dies after so many steps. False if it came to its end before.
 fn dies(target: &Target, act: fn(&Target), steps: u32) -> bool {
-    // SAFETY: the thread that waits for this test is the only other one, and it holds no lock.
-    match unsafe { fork() }.expect("a child") {
+    match sys::fork().expect("a child") {
         ForkResult::Parent { child } => match waitpid(child, None).expect("it is ours") {
             WaitStatus::Signaled(_, Signal::SIGKILL, _) => true,
             WaitStatus::Exited(_, 0) => false,

@@ -1,6 +1,7 @@
 mod death;
 mod refusals;
 mod snapshot;
+mod sys;
 mod table;
 mod target;
 

@@ -1,5 +1,6 @@
 //! A real program with hooks.
 
+use super::sys;
 use crate::addr::{Avma, Bias, Svma};
 use crate::gopclntab::Pclntab;
 use crate::hooks::Table;
@@ -10,7 +11,6 @@ use crate::target::go::{GoRuntime, TlsG};
 use crate::target::process::Process;
 use crate::target::status::Status;
 use bytes::Bytes;
-use nix::libc;
 use object::{Object, ObjectSymbol};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,26 +207,7 @@ impl Target {
 
     /// Sends `signal` to a thread, as the kernel would.
     pub(super) fn send(&self, tid: u32, signal: u32, value: u64) -> std::io::Result<()> {
-        // siginfo of rt_tgsigqueueinfo(2): signal at 0, code at 8, value at 24.
-        let mut info = [0_u64; 16];
-        info[0] = signal.into();
-        info[1] = u64::from(ACCEPT.si_code.cast_unsigned());
-        info[3] = value;
-        // SAFETY: the kernel reads 128 bytes.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_rt_tgsigqueueinfo,
-                self.pid(),
-                tid,
-                signal,
-                info.as_ptr(),
-            )
-        };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(std::io::Error::last_os_error())
-        }
+        sys::queue_signal(self.pid(), tid, signal, ACCEPT.si_code, value)
     }
 
     /// Checks that the state is as it was. A thread that handles one of Go's own signals right now is looked at again.

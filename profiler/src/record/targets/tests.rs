@@ -26,13 +26,6 @@ fn programs(folder: &tempfile::TempDir, n: usize) -> Vec<PathBuf> {
         .collect()
 }
 
-async fn load_all(targets: &mut Targets) {
-    while targets.loader.is_busy() {
-        let done = targets.next_object().await;
-        targets.loaded(done);
-    }
-}
-
 fn end(mut children: Vec<Child>) {
     for child in &mut children {
         child.kill().unwrap();
@@ -63,7 +56,7 @@ fn what_processes_had_is_free_when_they_have_ended() {
         for child in &children {
             targets.met(child.id());
         }
-        runtime.block_on(load_all(&mut targets));
+        runtime.block_on(targets.load_all());
         let usage = targets.tables.usage();
         assert_eq!(usage.slots, 100);
         assert!(
@@ -103,7 +96,7 @@ fn objects_that_samples_are_in_keep_their_names() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let child = Command::new(&program).arg("1000").spawn().unwrap();
     targets.met(child.id());
-    runtime.block_on(load_all(&mut targets));
+    runtime.block_on(targets.load_all());
     end(vec![child]);
     let is_program = |targets: &Targets, at| targets.modules.get(at).entry.name == program.to_string_lossy();
     let of_program: Vec<ModuleIdx> = targets
