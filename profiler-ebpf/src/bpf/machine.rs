@@ -1,7 +1,8 @@
 //! The machine of the walk in BPF: process memory by helpers, rules from the maps.
 
 use super::maps::{
-    CACHE_BITS, DIRECTORY, EXT_RULES, MAPPINGS, RECORD_WORDS, SCRATCH, SHARDS, Scratch, WINDOW_WORDS, config,
+    CACHE_BITS, Cached, DIRECTORY, EXT_RULES, MAPPINGS, RECORD_WORDS, SCRATCH, SHARDS, Scratch, WINDOW_WORDS,
+    config,
 };
 use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop, bpf_probe_read_user as read_user};
@@ -51,6 +52,20 @@ impl Machine for Bpf {
     }
 
     #[inline(always)]
+    fn near_word(&self, address: u64) -> Option<u64> {
+        let scratch = self.scratch;
+        // SAFETY: scratch is this CPU's map value; the program does not migrate, and nothing else uses it. The index is
+        // masked to the window.
+        unsafe {
+            let offset = address.wrapping_sub((*scratch).window_at);
+            if offset > WINDOW_BYTES - 8 || address & 7 != 0 {
+                return None;
+            }
+            Some((*scratch).window[(offset >> 3) as usize & (WINDOW_WORDS - 1)])
+        }
+    }
+
+    #[inline(always)]
     fn word(&mut self, address: u64) -> Option<u64> {
         // SAFETY: the helper checks the address and fails on one that is not readable user memory.
         unsafe { bpf_probe_read_user(address as *const u64) }.ok()
@@ -77,26 +92,29 @@ impl Machine for Bpf {
 
     #[inline(always)]
     fn rule(&mut self, pc: u64) -> Result<Rule, StopReason> {
-        let hash = pc.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CACHE_BITS);
-        // SAFETY: scratch is this CPU's map value; the shift leaves an index below the number of entries, and the
-        // mask says so to the verifier.
-        let cached = unsafe { addr_of_mut!((*self.scratch).cache[hash as usize & ((1 << CACHE_BITS) - 1)]) };
-        // SAFETY: the pointer is into this CPU's map value.
-        let (key, value) = unsafe { ((*cached).pc, (*cached).rule) };
-        if key == pc && (value >> 32) as u32 == self.generation {
-            return Ok(Rule(value as u32));
+        if let Some(rule) = self.known_rule(pc) {
+            return Ok(rule);
         }
         let found = find_rule(pc, self.mappings as u64);
         if found & STOPPED != 0 {
             return Err(StopReason::from_bits(found as u32).unwrap_or(StopReason::NoRule));
         }
         let rule = Rule(found as u32);
+        let cached = self.cached(pc);
         // SAFETY: the pointer is into this CPU's map value.
         unsafe {
             (*cached).pc = pc;
             (*cached).rule = rule.0 as u64 | (self.generation as u64) << 32;
         }
         Ok(rule)
+    }
+
+    #[inline(always)]
+    fn known_rule(&self, pc: u64) -> Option<Rule> {
+        let cached = self.cached(pc);
+        // SAFETY: the pointer is into this CPU's map value.
+        let (key, value) = unsafe { ((*cached).pc, (*cached).rule) };
+        (key == pc && (value >> 32) as u32 == self.generation).then_some(Rule(value as u32))
     }
 
     #[inline(always)]
@@ -141,6 +159,26 @@ impl Machine for Bpf {
 }
 
 impl Bpf {
+    /// The machine of the process in `slot` with its tables, as [`ProcSlot::current`] has them.
+    #[inline(always)]
+    pub fn new(scratch: *mut Scratch, slot: *const ProcSlot, tables: u64) -> Self {
+        Self {
+            scratch,
+            slot,
+            generation: tables as u32,
+            mappings: (tables >> 32) as u32,
+        }
+    }
+
+    /// Where the rule of `pc` is kept once it was looked up.
+    #[inline(always)]
+    fn cached(&self, pc: u64) -> *mut Cached {
+        let hash = pc.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CACHE_BITS);
+        // SAFETY: scratch is this CPU's map value; the shift leaves an index below the number of entries, and the
+        // mask says so to the verifier.
+        unsafe { addr_of_mut!((*self.scratch).cache[hash as usize & ((1 << CACHE_BITS) - 1)]) }
+    }
+
     /// Reads the piece of stack around `address` into the window; false if it cannot be read in one go.
     #[inline(always)]
     fn fill_window(&mut self, state: &State, address: u64) -> bool {

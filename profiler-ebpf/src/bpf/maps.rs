@@ -91,7 +91,7 @@ pub struct Cached {
 }
 
 /// Words of stack that are read at once.
-pub const WINDOW_WORDS: usize = 64;
+pub const WINDOW_WORDS: usize = 128;
 
 /// Words of one record: kernel frames, user frames, and two words for each context. A power of two, so that a
 /// masked index is one the verifier believes.

@@ -227,39 +227,35 @@ fn user_stack(scratch: *mut Scratch, slot: *const ProcSlot, tgid: u32, index: u3
         return (StopReason::NoUserStack, 0);
     }
     // SAFETY: slot is a map value. One load: user space replaces the word in one store.
-    let current = unsafe { addr_of_mut!((*slot.cast_mut()).current).read_volatile() };
-    let machine = Bpf {
-        scratch,
-        slot,
-        generation: current as u32,
-        mappings: (current >> 32) as u32,
-    };
+    let tables = unsafe { addr_of_mut!((*slot.cast_mut()).current).read_volatile() };
+    let mut machine = Bpf::new(scratch, slot, tables);
     // SAFETY: scratch is this CPU's entry.
     unsafe { (*scratch).header.generation = machine.generation };
 
     let mut walk = Walk {
-        machine,
+        slot: index,
         stop: StopReason::MaxFrames as u32,
+        tables,
     };
     // SAFETY: scratch is this CPU's entry, and the machine does not touch the state by itself.
     let state = unsafe { &mut (*scratch).state };
-    walk::start(state, &mut walk.machine);
+    walk::start(state, &mut machine);
     // More than the low 16 bits are the kernel's own (`struct pt_regs`).
     if user_cs & 0xffff != USER_CS {
-        return leaf_only(state, &mut walk.machine, StopReason::Code32);
+        return leaf_only(state, &mut machine, StopReason::Code32);
     }
-    if walk.machine.generation == 0 {
-        return leaf_only(state, &mut walk.machine, StopReason::TablesPending);
+    if machine.generation == 0 {
+        return leaf_only(state, &mut machine, StopReason::TablesPending);
     }
     // SAFETY: slot is a map value.
     if unsafe { (*slot).go[0].present } != 0 {
-        find_goroutine(state, &mut walk.machine, task);
+        find_goroutine(state, &mut machine, task);
     }
     // SAFETY: the callback has the signature that bpf_loop wants and its context is on our stack.
     unsafe {
         bpf_loop(
             config().max_frames + 1,
-            step as *const () as *mut c_void,
+            advance as *const () as *mut c_void,
             (&raw mut walk).cast(),
             0,
         );
@@ -283,24 +279,46 @@ fn leaf_only(state: &mut State, machine: &mut Bpf, why: StopReason) -> (StopReas
     (why, state.n_words)
 }
 
-/// What a step needs, on the BPF stack: the kernel passes a loop's context from there only.
+/// What the loop needs, on the BPF stack: the kernel passes a loop's context from there only.
 struct Walk {
-    machine: Bpf,
+    slot: u32,
     stop: u32,
+    tables: u64,
 }
 
-/// One step; 1 ends the loop.
-unsafe extern "C" fn step(_index: u64, walk: *mut c_void) -> i64 {
+/// A stride and a step; 1 ends the loop.
+unsafe extern "C" fn advance(_index: u64, walk: *mut c_void) -> i64 {
     // SAFETY: the loop passes the address of `walk` in `user_stack`, which outlives it.
     let walk = unsafe { &mut *walk.cast::<Walk>() };
+    let stop = step(walk.slot, walk.tables);
+    if stop == GO_ON {
+        return 0;
+    }
+    walk.stop = stop as u32;
+    1
+}
+
+/// Result of [`step`]: the walk is not over. No [`StopReason`].
+const GO_ON: u64 = 1 << 32;
+
+/// Goes on with the walk in this CPU's scratch: [`GO_ON`], or the reason for which it is over.
+///
+/// A global function: the verifier looks at it once, and not again for every way to the loop and through it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn step(slot: u32, tables: u64) -> u64 {
+    // SAFETY: a helper without preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let (Some(scratch), Some(slot)) = (SCRATCH.get_ptr_mut(cpu), SLOTS.get_ptr(slot)) else {
+        return StopReason::NoRule as u64;
+    };
+    let mut machine = Bpf::new(scratch, slot, tables);
     // SAFETY: scratch is this CPU's entry, and the machine does not touch the state by itself.
-    let state = unsafe { &mut (*walk.machine.scratch).state };
-    match walk::step(state, &mut walk.machine) {
-        Ok(()) => 0,
-        Err(stop) => {
-            walk.stop = stop as u32;
-            1
-        }
+    let state = unsafe { &mut (*scratch).state };
+    walk::stride(state, &mut machine);
+    match walk::step(state, &mut machine) {
+        Ok(()) => GO_ON,
+        Err(stop) => stop as u64,
     }
 }
 

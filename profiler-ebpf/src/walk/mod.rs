@@ -3,11 +3,14 @@
 mod dwarf;
 mod eh_return;
 mod go;
+mod stride;
 
 use profiler_abi::go::{GoLayout, MAX_RUNTIMES};
 use profiler_abi::rule::{ExtRule, Kind, Rule};
 use profiler_abi::sample::{Regs, UserWord};
 use profiler_abi::stop::StopReason;
+
+pub use stride::{STRIDE, stride};
 
 /// The most words that [`Machine::fetch`] reads at once: the registers in a signal's context.
 pub const FETCH_WORDS: usize = 17;
@@ -20,6 +23,9 @@ pub trait Machine {
     /// A word of the stack. Words near each other are read often, so an implementation may read ahead.
     fn stack_word(&mut self, state: &State, address: u64) -> Option<u64>;
 
+    /// A word of the stack if it was read already.
+    fn near_word(&self, address: u64) -> Option<u64>;
+
     /// A word anywhere else, read by itself.
     fn word(&mut self, address: u64) -> Option<u64>;
 
@@ -31,6 +37,9 @@ pub trait Machine {
 
     /// The rule in force at `pc`.
     fn rule(&mut self, pc: u64) -> Result<Rule, StopReason>;
+
+    /// The rule in force at `pc` if it was looked up already.
+    fn known_rule(&self, pc: u64) -> Option<Rule>;
 
     /// An entry of the table of extended rules.
     fn ext_rule(&mut self, index: u32) -> Option<ExtRule>;
@@ -48,7 +57,7 @@ pub trait Machine {
     fn go(&self, runtime: usize) -> GoLayout;
 }
 
-/// Where a walk stands.
+/// Where a walk stands. What each step needs comes first, in one cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct State {
@@ -63,16 +72,16 @@ pub struct State {
     pub exact: u64,
     /// The frame was reached by a frame pointer, so its address is only plausible. 0 or 1.
     pub guessed: u64,
-    /// What the thread is in each Go runtime of the process.
-    pub threads: [GoThread; MAX_RUNTIMES],
-    /// Stack pointer with which the system stack was left for the goroutine's; 0 if it was not.
-    pub system_sp: u64,
     /// Words pushed so far.
     pub n_words: u64,
     /// A frame is in a danger zone. 0 or 1.
     pub danger: u64,
     /// The walk went from C to the Go code that called it, so a traceback hook has something to say. 0 or 1.
     pub left_c: u64,
+    /// Stack pointer with which the system stack was left for the goroutine's; 0 if it was not.
+    pub system_sp: u64,
+    /// What the thread is in each Go runtime of the process.
+    pub threads: [GoThread; MAX_RUNTIMES],
 }
 
 /// A thread in one Go runtime.

@@ -29,6 +29,10 @@ impl Machine for Host {
         self.word(address)
     }
 
+    fn near_word(&self, address: u64) -> Option<u64> {
+        self.memory.get(&address).copied()
+    }
+
     fn word(&mut self, address: u64) -> Option<u64> {
         self.memory.get(&address).copied()
     }
@@ -54,6 +58,10 @@ impl Machine for Host {
             .next_back()
             .ok_or(StopReason::NoMapping)?
             .1
+    }
+
+    fn known_rule(&self, pc: u64) -> Option<Rule> {
+        self.rules.range(..=pc).next_back()?.1.ok()
     }
 
     fn ext_rule(&mut self, index: u32) -> Option<ExtRule> {
@@ -110,19 +118,30 @@ impl Host {
             .or_insert(Err(StopReason::NoMapping));
     }
 
-    /// Walks to the end.
+    /// Walks to the end: step by step, and in strides, which makes no difference.
     fn run(&mut self) -> (Vec<UserWord>, StopReason) {
+        let regs = self.regs;
+        let steps = self.run_with(|_, _| {});
+        self.regs = regs;
+        self.words.clear();
+        let strides = self.run_with(walk::stride);
+        assert_eq!(strides, steps);
+        let (_, words, stop) = steps;
+        (words, stop)
+    }
+
+    /// Walks to the end with something before each step.
+    fn run_with(&mut self, before: fn(&mut State, &mut Self)) -> (State, Vec<UserWord>, StopReason) {
         let mut state = State::default();
         walk::start(&mut state, self);
         if self.go[0].present != 0 {
             walk::find_g(&mut state, self, THREAD_POINTER);
         }
         for _ in 0..1000 {
+            before(&mut state, self);
             if let Err(stop) = walk::step(&mut state, self) {
-                return (
-                    self.words.iter().map(|&word| UserWord::decode(word)).collect(),
-                    stop,
-                );
+                let words = self.words.iter().map(|&word| UserWord::decode(word)).collect();
+                return (state, words, stop);
             }
         }
         panic!("the walk does not end");
@@ -480,4 +499,27 @@ fn deep_recursion_is_cut_at_the_root() {
     let (frames, stop) = host.run();
     assert_eq!((frames.len(), stop), (512, StopReason::MaxFrames));
     assert_eq!(frames[0], Exact(LEAF));
+}
+
+#[test]
+fn a_stride_makes_the_steps_that_need_nothing_new() {
+    let mut host = Host::new(LEAF, 0x7000, 0);
+    host.code(LEAF, sp(8));
+    host.code(MIDDLE, sp(8));
+    host.code(ROOT, Rule::END);
+    let depth = u64::from(walk::STRIDE) + 2;
+    let mut stack = vec![MIDDLE + 1; depth as usize];
+    stack.push(ROOT + 1);
+    host.stack(0x7000, &stack);
+    let mut state = State::default();
+    walk::start(&mut state, &mut host);
+    // The interrupted instruction is looked at by a step.
+    walk::stride(&mut state, &mut host);
+    assert_eq!((state.pc, state.n_words), (LEAF, 0));
+    assert_eq!(walk::step(&mut state, &mut host), Ok(()));
+    walk::stride(&mut state, &mut host);
+    assert_eq!(state.n_words, 1 + u64::from(walk::STRIDE));
+    // The frame of another kind is left alone.
+    walk::stride(&mut state, &mut host);
+    assert_eq!((state.pc, state.n_words), (ROOT + 1, 1 + depth));
 }

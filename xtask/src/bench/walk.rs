@@ -4,11 +4,12 @@ use super::Figure;
 use super::paired::spread;
 use anyhow::{Context, Result, ensure};
 use profiler_tests::profiler::Recorder;
-use profiler_tests::programs::{self, Form, Program};
+use profiler_tests::programs::{self, Form};
 use profiler_tests::target::Target;
 use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 const RECORDINGS: usize = 7;
@@ -17,6 +18,8 @@ const TIME: Duration = Duration::from_secs(2);
 
 /// Frames of `tests/targets/frames`: the mean of its two threads.
 const FRAMES: f64 = 64.0;
+/// Frames of the same when it calls itself once instead of 59 times.
+const FEW_FRAMES: f64 = FRAMES - 58.0;
 
 /// Where the kernel is told to count (Documentation/admin-guide/sysctl/kernel.rst, `bpf_stats_enabled`).
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -26,8 +29,12 @@ const PERF_EVENT: &str = "7";
 
 pub(super) fn run() -> Result<Vec<Figure>> {
     let _counting = Counting::start()?;
-    let (sample, of) = sample_ns(&programs::native("frames/frames.c")?)?;
-    let mixed = sample_ns(&programs::go("go_nested", "local", Form::Exe, "")?)?;
+    let frames = programs::native("frames/frames.c")?;
+    let (sample, of) = sample_ns(frames.command())?;
+    let mut few = frames.command();
+    few.arg("1");
+    let (few, of_few) = sample_ns(few)?;
+    let mixed = sample_ns(programs::go("go_nested", "local", Form::Exe, "")?.command())?;
     Ok(vec![
         Figure::new(
             format!("BPF program, C without frame pointers, {FRAMES:.0} frames: a sample{of}"),
@@ -40,6 +47,16 @@ pub(super) fn run() -> Result<Vec<Figure>> {
             "50 ns",
         ),
         Figure::new(
+            format!("the same with {FEW_FRAMES:.0} frames: a sample{of_few}"),
+            format!("{few:.0} ns"),
+            "",
+        ),
+        Figure::new(
+            "for each of the frames that the one has and the other has not",
+            format!("{:.1} ns", (sample - few) / (FRAMES - FEW_FRAMES)),
+            "",
+        ),
+        Figure::new(
             format!("BPF program, Go that calls C that calls Go: a sample{}", mixed.1),
             format!("{:.0} ns", mixed.0),
             "",
@@ -48,8 +65,8 @@ pub(super) fn run() -> Result<Vec<Figure>> {
 }
 
 /// The time that the BPF program takes for a sample of a program, in nanoseconds, and its spread, as text.
-fn sample_ns(program: &Program) -> Result<(f64, String)> {
-    let mut target = Target::start(program.command())?;
+fn sample_ns(program: Command) -> Result<(f64, String)> {
+    let mut target = Target::start(program)?;
     let mut times = Vec::new();
     for _ in 0..RECORDINGS {
         let pid = target.pid().to_string();

@@ -23,6 +23,7 @@ pub fn sample(data: &[u8]) {
 const MAX_FRAMES: usize = 512;
 
 /// A process of words: memory at the addresses that have words in the input, rules for each 16 bytes of code.
+#[derive(Clone)]
 struct Process<'d> {
     memory: &'d [[u8; 8]],
     rules: Vec<Result<Rule, StopReason>>,
@@ -30,7 +31,7 @@ struct Process<'d> {
     regs: [u64; Regs::WORDS],
     fetched: [u64; FETCH_WORDS],
     go: [GoLayout; MAX_RUNTIMES],
-    n_words: usize,
+    words: Vec<u64>,
 }
 
 /// Where its memory begins.
@@ -46,6 +47,14 @@ impl Process<'_> {
     fn read(&self, address: u64) -> Option<u64> {
         let word = self.raw(address)?;
         Some(if word >> 56 & 1 == 0 { word } else { near(word) })
+    }
+
+    fn rule_of(&self, pc: u64) -> Result<Rule, StopReason> {
+        let n = self.rules.len() as u64;
+        if n == 0 {
+            return Err(StopReason::NoMapping);
+        }
+        self.rules[(pc / 16 % n) as usize]
     }
 
     fn raw(&self, address: u64) -> Option<u64> {
@@ -70,6 +79,14 @@ impl Machine for Process<'_> {
         self.read(address)
     }
 
+    fn near_word(&self, address: u64) -> Option<u64> {
+        if address & 64 == 0 {
+            self.read(address)
+        } else {
+            None
+        }
+    }
+
     fn word(&mut self, address: u64) -> Option<u64> {
         self.read(address)
     }
@@ -89,23 +106,23 @@ impl Machine for Process<'_> {
     }
 
     fn rule(&mut self, pc: u64) -> Result<Rule, StopReason> {
-        let n = self.rules.len() as u64;
-        if n == 0 {
-            return Err(StopReason::NoMapping);
-        }
-        self.rules[(pc / 16 % n) as usize]
+        self.rule_of(pc)
+    }
+
+    fn known_rule(&self, pc: u64) -> Option<Rule> {
+        if pc & 64 == 0 { self.rule_of(pc).ok() } else { None }
     }
 
     fn ext_rule(&mut self, index: u32) -> Option<ExtRule> {
         self.ext.get(index as usize).copied()
     }
 
-    fn push(&mut self, state: &mut State, _word: u64) -> bool {
+    fn push(&mut self, state: &mut State, word: u64) -> bool {
         if state.n_words as usize >= MAX_FRAMES {
             return false;
         }
         state.n_words += 1;
-        self.n_words += 1;
+        self.words.push(word);
         true
     }
 
@@ -137,22 +154,37 @@ pub fn walk(data: &[u8]) {
     let go = std::array::from_fn(|_| go_layout(&mut input));
     let thread_pointer = near(u64::from(input.u16()));
     let (memory, _) = input.0.as_chunks();
-    let mut process = Process {
+    let process = Process {
         memory,
         rules,
         ext,
         regs,
         fetched: [0; FETCH_WORDS],
         go,
-        n_words: 0,
+        words: Vec::new(),
     };
+    let steps = walk_with(process.clone(), thread_pointer, |_, _| {});
+    let strides = walk_with(process, thread_pointer, walk::stride);
+    assert_eq!(strides, steps, "strides only save time");
+}
+
+/// Walks to the end with something before each step: where the walk stands then, the stack, and why it is over.
+fn walk_with<'d>(
+    mut process: Process<'d>,
+    thread_pointer: u64,
+    before: fn(&mut State, &mut Process<'d>),
+) -> (State, Vec<u64>, StopReason) {
     let mut state = State::default();
     walk::start(&mut state, &mut process);
     walk::find_g(&mut state, &mut process, thread_pointer);
     let _ = walk::curg(&state, &mut process);
-    let ended = (0..=MAX_FRAMES).any(|_| walk::step(&mut state, &mut process).is_err());
-    assert!(ended, "each step adds a frame, and there is a limit of them");
-    assert_eq!(process.n_words, state.n_words as usize);
+    let stop = (0..=MAX_FRAMES).find_map(|_| {
+        before(&mut state, &mut process);
+        walk::step(&mut state, &mut process).err()
+    });
+    assert_eq!(process.words.len(), state.n_words as usize);
+    let stop = stop.expect("each step adds a frame, and there is a limit of them");
+    (state, process.words, stop)
 }
 
 /// Offsets below 256, so that there is something.
