@@ -81,8 +81,7 @@ fn parent(pid: u32) -> Option<(u32, String)> {
 
 /// A process that has the id `pid` in another PID namespace: its id here, and its name.
 fn namesake(pid: u32) -> Option<(u32, String)> {
-    let entries = std::fs::read_dir("/proc").ok()?.flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let pids = process::all().into_iter();
     pids.filter_map(|here| Some((here, status(here)?)))
         .find(|(_, status)| {
             // From ours to the innermost (proc_pid_status(5)).

@@ -84,6 +84,7 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
     let mut targets: Vec<String> = processes.iter().map(|process| process.name()).collect();
     if let Some(wide) = wide {
         allow_many_files();
+        session.expect(&wide.processes());
         targets.push(wide.title);
     }
     for process in processes {
@@ -151,24 +152,37 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
 /// A recording of processes that nobody listed.
 struct Wide {
     scope: Scope,
+    /// `None`: the whole host.
+    cgroup: Option<Cgroup>,
     title: String,
 }
 
 impl Wide {
+    /// The processes that there are already.
+    fn processes(&self) -> Vec<u32> {
+        match &self.cgroup {
+            Some(cgroup) => cgroup.processes(),
+            None => process::all(),
+        }
+    }
+
     fn of(args: &args::Record) -> Result<Option<Self>> {
         if args.all {
             let host = rustix::system::uname();
             let title = format!("host {}", host.nodename().to_string_lossy());
             return Ok(Some(Self {
                 scope: Scope::Host,
+                cgroup: None,
                 title,
             }));
         }
         let Some(path) = &args.cgroup else { return Ok(None) };
-        let Cgroup { path, id, level } = Cgroup::find(path).context("cannot record")?;
+        let cgroup = Cgroup::find(path).context("cannot record")?;
+        let (id, level) = (cgroup.id, cgroup.level);
         Ok(Some(Self {
             scope: Scope::Cgroup { id, level },
-            title: format!("cgroup {}", path.display()),
+            title: format!("cgroup {}", cgroup.path.display()),
+            cgroup: Some(cgroup),
         }))
     }
 }

@@ -64,7 +64,7 @@ impl Cache {
             let _ = std::fs::remove_file(&path);
             return Kept::Nothing;
         }
-        map_file(&file).map_or(Kept::Nothing, Kept::File)
+        map_file(&file).map_or(Kept::Nothing, |file| Kept::File(file.bytes))
     }
 
     /// A file to write what a server sends; somewhere else if the cache cannot be written.
@@ -104,7 +104,7 @@ impl NewFile {
     }
 
     pub(super) fn contents(&self) -> io::Result<Bytes> {
-        map_file(&self.file)
+        Ok(map_file(&self.file)?.bytes)
     }
 
     /// Gives it its name, unless another client has been faster.

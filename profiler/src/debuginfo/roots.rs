@@ -54,7 +54,7 @@ impl Root {
         if !found.metadata()?.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
-        map_file(&File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?)
+        Ok(map_file(&File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?)?.bytes)
     }
 }
 

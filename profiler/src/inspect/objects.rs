@@ -140,7 +140,9 @@ impl Loaded {
         let Some(entry) = self.entries.first() else {
             return Err("not mapped".into());
         };
-        let data = files::contents(process, entry).map_err(|error| explain(&error))?;
+        let data = files::contents(process, entry)
+            .map_err(|error| explain(&error))?
+            .bytes;
         let file = object::File::parse(&data[..]).map_err(|error| error.to_string())?;
         let symbols =
             Symbols::open(data.clone(), entry.path(), places.clone()).map_err(|error| error.to_string())?;

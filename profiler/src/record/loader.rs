@@ -5,6 +5,7 @@ use super::objects::Object;
 use crate::debuginfo::Roots;
 use crate::explain::explain;
 use crate::inject;
+use crate::target::Mapped;
 use crate::target::files;
 use crate::target::maps::MapEntry;
 use crate::target::process::Process;
@@ -57,11 +58,13 @@ impl Loader {
                 let (mut ext, mut roots) = (ExtTable::default(), Roots::default());
                 let mut waiting = Vec::new();
                 while let Some(job) = smallest(&work, &mut waiting) {
-                    let object = contents(&job)
-                        .and_then(|bytes| {
-                            Object::read(job.entry.path(), &bytes, roots.places(job.pid), &mut ext)
-                        })
-                        .map(Box::new);
+                    let object = contents(&job).and_then(|file| {
+                        let places = roots.places(job.pid);
+                        let object = Object::read(job.entry.path(), &file.bytes, places, &mut ext)?;
+                        // Most of it is not looked at again: names are wanted of few, and at the end.
+                        file.release();
+                        Ok(Box::new(object))
+                    });
                     let ext_rules = ext.rules().to_vec();
                     if finished
                         .send(Done {
@@ -119,9 +122,9 @@ fn smallest(work: &mpsc::Receiver<Job>, waiting: &mut Vec<Job>) -> Option<Job> {
     Some(waiting.swap_remove(at))
 }
 
-fn contents(job: &Job) -> Result<Bytes, String> {
+fn contents(job: &Job) -> Result<Mapped, String> {
     if let Some(ours) = inject::object(&job.entry.name) {
-        return Ok(Bytes::from_static(ours));
+        return Ok(Bytes::from_static(ours).into());
     }
     let process = Process::open(job.pid).map_err(|error| explain(&error))?;
     files::contents(&process, &job.entry).map_err(|error| explain(&error))

@@ -103,6 +103,15 @@ impl Session {
         Ok(())
     }
 
+    /// Watches those of the processes that can be watched before a sample meets them, so that their first ones have whole
+    /// stacks already. Their tables are made while samples are taken. Does nothing if hooks are honoured: a process that
+    /// does not run shall not be asked for its own.
+    pub fn expect(&mut self, pids: &[u32]) {
+        if self.options.hooks == HookMode::Off {
+            pids.iter().for_each(|&pid| self.targets.met(pid));
+        }
+    }
+
     /// Honours the hooks of a process, if that is wanted. Whether they are honoured from now on.
     fn engage(&mut self, pid: u32) -> Result<bool, Error> {
         if self.options.hooks == HookMode::Off {

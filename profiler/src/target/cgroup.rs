@@ -53,6 +53,23 @@ impl Cgroup {
             .ok_or_else(|| Error::Missing(path.display().to_string()))
     }
 
+    /// The ids of the processes in it and below it.
+    pub fn processes(&self) -> Vec<u32> {
+        let (mut found, mut groups) = (Vec::new(), vec![self.path.clone()]);
+        while let Some(group) = groups.pop() {
+            // Groups come and go, and one of threads has no list of processes: these are met when they run.
+            let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            found.extend(list.lines().filter_map(|line| line.parse::<u32>().ok()));
+            let below = fs::read_dir(&group).into_iter().flatten().flatten();
+            groups.extend(
+                below
+                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|entry| entry.path()),
+            );
+        }
+        found
+    }
+
     /// The control group whose directory is at `path`.
     fn at(path: &Path, roots: &[PathBuf]) -> Option<Self> {
         let path = path.canonicalize().ok()?;
@@ -83,6 +100,7 @@ fn mount_points(mounts: &str) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::{Cgroup, Error, mount_points};
+    use std::fs;
     use std::path::{Path, PathBuf};
 
     #[test]
@@ -93,6 +111,19 @@ mod tests {
 26 24 0:24 / /mnt/a\\040b rw shared:4 master:2 - cgroup2 cgroup2 rw
 ";
         assert_eq!(mount_points(mounts), [PathBuf::from("/mnt/a b")]);
+    }
+
+    #[test]
+    fn we_are_in_the_group_that_we_are_in_and_in_those_above_it() {
+        let of_us = fs::read_to_string("/proc/self/cgroup").expect("we are in groups");
+        let path = of_us
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .expect("also of version 2");
+        for path in [path, "/"] {
+            let group = Cgroup::find(Path::new(path)).expect("it is there");
+            assert!(group.processes().contains(&std::process::id()), "{path}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::maps::MapEntry;
 use super::process::Process;
-use super::sys::map_file;
+use super::sys::{Mapped, map_file};
 use bytes::Bytes;
 use rustix::fs::{OFlags, major, minor};
 use std::fs::File;
@@ -52,14 +52,16 @@ pub enum Error {
 ///
 /// # Errors
 /// There is none, or it cannot be read.
-pub fn contents(process: &Process, entry: &MapEntry) -> Result<Bytes, Error> {
+pub fn contents(process: &Process, entry: &MapEntry) -> Result<Mapped, Error> {
     if entry.name == "[vdso]" {
         // The kernel's own code in every process: its object exists in memory only.
         let bytes = process.memory(entry.start, (entry.end - entry.start) as usize);
-        return bytes.map(Bytes::from).map_err(|source| Error::Vdso {
-            pid: process.pid,
-            source,
-        });
+        return bytes
+            .map(|bytes| Bytes::from(bytes).into())
+            .map_err(|source| Error::Vdso {
+                pid: process.pid,
+                source,
+            });
     }
     if !entry.is_file() {
         return Err(Error::NotAFile {
@@ -74,11 +76,11 @@ pub fn contents(process: &Process, entry: &MapEntry) -> Result<Bytes, Error> {
 ///
 /// # Errors
 /// The file cannot be opened, or is another one by now.
-fn open(pid: u32, entry: &MapEntry) -> Result<Bytes, Error> {
+fn open(pid: u32, entry: &MapEntry) -> Result<Mapped, Error> {
     // The kernel's own link to the file needs no name, but CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.
     let link = format!("/proc/{pid}/map_files/{:x}-{:x}", entry.start, entry.end);
-    if let Ok(bytes) = File::open(link).and_then(|file| map_file(&file)) {
-        return Ok(bytes);
+    if let Ok(mapped) = File::open(link).and_then(|file| map_file(&file)) {
+        return Ok(mapped);
     }
     let name = || entry.path().to_owned();
     let failed = |source| Error::Open {
@@ -119,8 +121,11 @@ mod tests {
             .iter()
             .find(|e| e.name == path.to_string_lossy())
             .expect("it is mapped");
-        let bytes = open(us.pid, entry).expect("it can be opened");
-        assert_eq!(bytes.len(), exe.len());
-        assert!(bytes[..] == exe[..]);
+        let file = open(us.pid, entry).expect("it can be opened");
+        assert_eq!(file.bytes.len(), exe.len());
+        assert!(file.bytes[..] == exe[..]);
+        // What was given back comes again.
+        file.release();
+        assert!(file.bytes[..] == exe[..]);
     }
 }

@@ -11,5 +11,5 @@ pub mod process;
 pub mod status;
 mod sys;
 
-pub(crate) use sys::map_file;
+pub(crate) use sys::{Mapped, map_file};
 pub mod waiting;

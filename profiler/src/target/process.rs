@@ -5,7 +5,7 @@ use super::status::{Status, Syscall};
 use nix::time::clock_getcpuclockid;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
@@ -74,6 +74,14 @@ pub struct Process {
     pub pidfd: OwnedFd,
 }
 
+/// The ids of all processes, the kernel's own among them.
+pub fn all() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
 impl Process {
     /// Opens a process that can be recorded.
     ///
@@ -140,7 +148,7 @@ impl Process {
     /// The same of one of its threads, as of the last tick of the kernel's clock (Documentation/scheduler/sched-stats.rst);
     /// `None` if that has ended.
     pub fn thread_on_cpu_ns(&self, tid: u32) -> Option<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/task/{tid}/schedstat", self.pid)).ok()?;
+        let text = fs::read_to_string(format!("/proc/{}/task/{tid}/schedstat", self.pid)).ok()?;
         text.split_whitespace().next()?.parse().ok()
     }
 
@@ -156,7 +164,7 @@ impl Process {
 
     /// The ids of its threads. Some may have ended since.
     pub fn tids(&self) -> Vec<u32> {
-        let names = std::fs::read_dir(format!("/proc/{}/task", self.pid))
+        let names = fs::read_dir(format!("/proc/{}/task", self.pid))
             .into_iter()
             .flatten()
             .flatten();
@@ -167,7 +175,7 @@ impl Process {
 
     /// The status of one of its threads; `None` if that has ended.
     pub fn status(&self, tid: u32) -> Option<Status> {
-        let text = std::fs::read(format!("/proc/{}/task/{tid}/status", self.pid)).ok()?;
+        let text = fs::read(format!("/proc/{}/task/{tid}/status", self.pid)).ok()?;
         Some(Status::parse(&text))
     }
 
@@ -178,7 +186,7 @@ impl Process {
 
     /// One of its threads; `None` if it has ended.
     pub fn task(&self, tid: u32) -> Option<Task> {
-        let syscall = std::fs::read(format!("/proc/{}/task/{tid}/syscall", self.pid));
+        let syscall = fs::read(format!("/proc/{}/task/{tid}/syscall", self.pid));
         Some(Task {
             tid,
             status: self.status(tid)?,
@@ -189,7 +197,7 @@ impl Process {
 
     /// The path of its executable, as the process sees it.
     pub fn executable(&self) -> Option<String> {
-        let path = std::fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
+        let path = fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
         Some(path.to_string_lossy().into_owned())
     }
 
@@ -217,7 +225,7 @@ impl Process {
     }
 
     fn read(&self, file: &'static str) -> Result<Vec<u8>, Error> {
-        std::fs::read(format!("/proc/{}/{file}", self.pid)).map_err(|source| self.unreadable(file, source))
+        fs::read(format!("/proc/{}/{file}", self.pid)).map_err(|source| self.unreadable(file, source))
     }
 
     fn unreadable(&self, file: &'static str, source: io::Error) -> Error {
