@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use profiler_tests::programs::{self, Form};
 use profiler_tests::synthetic::Run;
 use profiler_tests::target::Target;
-use profiler_tests::{exclusive, profiler, usage};
+use profiler_tests::{exclusive, full, profiler, usage};
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -12,15 +12,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// How the builds of `batch` are recorded: 8 runs of each, of about 0.75 s of CPU time, at 4,999 Hz, which is some 3,700
-/// samples.
+/// How the builds of `batch` are recorded: runs of about 0.75 s of CPU time, at 4,999 Hz, which is some 3,700 samples.
+const RECORD: [&str; 4] = ["check", "-F", "4999", "--record"];
+
+/// Runs of a build that is the same work.
+const SAME: &str = "8";
+
+/// Runs of a slower build: of 15 % and 10 % in the full test, of 40 % and 30 % in the quick one.
 ///
 /// A function with a fifth of them varies by 3.3 % by chance; with 2 % of its own from run to run, the difference of the means of
 /// 8 and 8 has a standard error of 1.9 %. A rise of 15 % is 0.140 as a logarithm, and a regression if the lower bound
 /// (1.08 standard errors below) is above 5 %, which is 0.049: that is so unless the estimate is 3.7 standard errors too low, once in
 /// thousands of checks. The whole program varies by 1.6 %, or 2.6 % with the same 2 %: 10 % more of everything are
 /// 0.095, and missed if the estimate is 2.5 standard errors too low, once in 160.
-const RECORD: [&str; 5] = ["check", "--record", "8", "-F", "4999"];
+///
+/// With 4 and 4 runs and 40 % the logarithm is 0.336, the standard error 2.7 %, and the lower bound 1.13 of them below the
+/// estimate: it is above 0.049 unless that is 9 too low. 30 % more of everything are 0.262.
+const SLOWER: [&str; 2] = ["8", "4"];
 
 /// What a check of two builds of `batch` came to.
 struct Outcome {
@@ -33,14 +41,18 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// The build with these tags against the one without any.
-    fn of(tags: &str) -> Result<Self> {
+    /// So many runs of the build with these tags against as many of the one without any.
+    fn of(tags: &str, runs: &str) -> Result<Self> {
         let _guard = exclusive();
         let old = programs::go("batch", "local", Form::Exe, "")?.path;
         let new = programs::go("batch", "local", Form::Exe, tags)?.path;
         let folder = TempDir::new()?;
         let mut command = profiler::command(RECORD)?;
-        command.arg("--against").arg(&old).args(["--format", "text"]);
+        command
+            .arg(runs)
+            .arg("--against")
+            .arg(&old)
+            .args(["--format", "text"]);
         for format in ["json", "github", "junit", "markdown"] {
             let path = folder.path().join(format);
             command.arg(format!("--format={format}={}", path.display()));
@@ -76,7 +88,7 @@ impl Outcome {
 
 #[test]
 fn a_c_function_that_works_more_is_found_in_every_report() -> Result<()> {
-    let outcome = Outcome::of("slow_c")?;
+    let outcome = Outcome::of(full(["slow_c", "slower_c"]), full(SLOWER))?;
     ensure!(outcome.code == Some(2), "{}", outcome.stdout);
     ensure!(outcome.blamed().contains(&"c_hash"), "{}", outcome.stdout);
     ensure!(outcome.stdout.starts_with("REGRESSION: ") && outcome.stdout.contains("c_hash"));
@@ -101,7 +113,7 @@ fn a_c_function_that_works_more_is_found_in_every_report() -> Result<()> {
 
 #[test]
 fn a_go_function_that_works_more_is_found() -> Result<()> {
-    let outcome = Outcome::of("slow_go")?;
+    let outcome = Outcome::of(full(["slow_go", "slower_go"]), full(SLOWER))?;
     ensure!(outcome.code == Some(2), "{}", outcome.stdout);
     ensure!(outcome.blamed().contains(&"main.lookup"), "{}", outcome.stdout);
     let place = "::error file=tests/targets/batch/main.go,line=";
@@ -115,7 +127,7 @@ fn a_go_function_that_works_more_is_found() -> Result<()> {
 
 #[test]
 fn a_program_that_works_more_everywhere_is_found() -> Result<()> {
-    let outcome = Outcome::of("slow_all")?;
+    let outcome = Outcome::of(full(["slow_all", "slower_all"]), full(SLOWER))?;
     ensure!(outcome.code == Some(2), "{}", outcome.stdout);
     let program = &outcome.json["program"]["evidence"];
     ensure!(program["status"] == "regression", "{}", outcome.stdout);
@@ -124,7 +136,7 @@ fn a_program_that_works_more_everywhere_is_found() -> Result<()> {
 
 #[test]
 fn the_same_work_in_other_functions_passes() -> Result<()> {
-    let outcome = Outcome::of("refactored")?;
+    let outcome = Outcome::of("refactored", SAME)?;
     ensure!(outcome.code == Some(0), "{}", outcome.stdout);
     ensure!(outcome.stdout.contains("moved"), "{}", outcome.stdout);
     Ok(())

@@ -5,6 +5,9 @@ package main
 // #cgo slow_c CFLAGS: -DC_PERCENT=115
 // #cgo slow_go CFLAGS: -DGO_PERCENT=115
 // #cgo slow_all CFLAGS: -DALL_PERCENT=110
+// #cgo slower_c CFLAGS: -DC_PERCENT=140
+// #cgo slower_go CFLAGS: -DGO_PERCENT=140
+// #cgo slower_all CFLAGS: -DALL_PERCENT=130
 // #cgo refactored CFLAGS: -DREFACTORED
 // #include "batch.h"
 import "C"

@@ -65,7 +65,7 @@ fn own(program: &Program) -> Result<Vec<Figure>> {
         let more = took[1].saturating_sub(took[0]).as_secs_f64();
         shares.push(more * 100.0 / f64::from(SECONDS[1] - SECONDS[0]));
     }
-    target.finish()?;
+    drop(target);
     let (middle, spread) = spread_of(&mut shares, "%")?;
     Ok(vec![
         Figure::new(

@@ -81,10 +81,11 @@ pub fn run(names: &[String], keep: bool) -> Result<()> {
     for part in PARTS {
         if names.is_empty() || names.iter().any(|name| name == part.name) {
             println!("==> {}: {}", part.name, part.about);
-            figures.extend((part.run)()?);
+            let found = (part.run)()?;
+            println!("{}", table(&found));
+            figures.extend(found);
         }
     }
-    println!("\n{}", table(&figures));
     if keep {
         page::write(names, &figures)?;
     }

@@ -25,7 +25,7 @@ pub(super) fn run() -> Result<Vec<Figure>> {
     let demo = programs::go("demo", "local", Form::Exe, "")?;
     let target = Target::start(demo.command())?;
     let mut figures = times(target.pid(), "demo", "300 ms", "500 ms")?;
-    target.finish()?;
+    drop(target);
 
     let compiler = Compiler::start()?;
     let what = format!(
