@@ -60,6 +60,17 @@ pub enum Error {
         #[source]
         source: Box<ProgramError>,
     },
+    /// The kernel's verifier refused a program.
+    #[error("the kernel's verifier refused the BPF program {program}; its last words: {log}")]
+    Verifier {
+        /// Its name.
+        program: &'static str,
+        /// The end of what the verifier wrote.
+        log: String,
+        /// What the system call said.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel refused something about a map.
     #[error("cannot use the BPF map {map}")]
     Map {
@@ -518,6 +529,9 @@ impl Sampler {
     }
 }
 
+/// Lines of the verifier's log that are of use to people.
+const LOG_LINES: usize = 8;
+
 fn online_cpus() -> Result<Vec<u32>, Error> {
     aya::util::online_cpus().map_err(|(what, source)| Error::Cpus { what, source })
 }
@@ -531,11 +545,27 @@ where
 }
 
 fn refused(action: &'static str, program: &'static str) -> impl FnOnce(ProgramError) -> Error {
-    move |source| Error::Program {
-        action,
-        program,
-        source: Box::new(source),
+    move |source| match source {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } if !verifier_log.to_string().is_empty() => Error::Verifier {
+            program,
+            log: last_lines(&verifier_log.to_string()),
+            source: io_error,
+        },
+        source => Error::Program {
+            action,
+            program,
+            source: Box::new(source),
+        },
     }
+}
+
+/// The end of what the verifier wrote, which can be as long as a book.
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("; ")
 }
 
 /// Room for a quarter of a second of samples of middling depth from every CPU, between 1 and 64 MiB. A power of
@@ -549,8 +579,20 @@ fn ring_bytes(options: &Options) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Event, Options, Sampler, Scope};
+    use super::{Event, LOG_LINES, Options, Sampler, Scope, last_lines};
     use std::time::Duration;
+
+    #[test]
+    fn of_a_long_log_the_end_is_told() {
+        let lines: Vec<String> = (0..1000).map(|n| format!("line {n}\n\n")).collect();
+        let told = last_lines(&lines.concat());
+        assert!(
+            told.starts_with("line 992; ") && told.ends_with("; line 999"),
+            "{told}"
+        );
+        assert_eq!(told.split("; ").count(), LOG_LINES);
+        assert_eq!(last_lines("refused"), "refused");
+    }
 
     #[test]
     fn the_kernel_accepts_the_programs() {
