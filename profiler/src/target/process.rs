@@ -76,7 +76,12 @@ pub struct Process {
 
 /// The ids of all processes, the kernel's own among them.
 pub fn all() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    ids("/proc")
+}
+
+/// The names in a directory of `/proc` that are ids; none if it cannot be read.
+fn ids(folder: &str) -> Vec<u32> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
@@ -164,13 +169,7 @@ impl Process {
 
     /// The ids of its threads. Some may have ended since.
     pub fn tids(&self) -> Vec<u32> {
-        let names = fs::read_dir(format!("/proc/{}/task", self.pid))
-            .into_iter()
-            .flatten()
-            .flatten();
-        names
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect()
+        ids(&format!("/proc/{}/task", self.pid))
     }
 
     /// The status of one of its threads; `None` if that has ended.

@@ -12,7 +12,7 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 
 /// The contents of a file, and the memory that they take.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Mapped {
     /// The contents.
     pub bytes: Bytes,
