@@ -3,9 +3,8 @@
 #![allow(clippy::print_stderr, reason = "the figures are what these tests are for")]
 
 use anyhow::{Result, ensure};
-use profiler_tests::harm::{Case, Unharmed, for_seconds, start};
+use profiler_tests::harm::{Case, Unharmed, for_seconds};
 use profiler_tests::programs::{self, Form, Program};
-use profiler_tests::target::Target;
 use profiler_tests::{exclusive, full};
 use std::process::Command;
 
@@ -98,34 +97,27 @@ fn a_program_in_namespaces_of_its_own_is_honoured() -> Result<()> {
 }
 
 #[test]
-fn a_program_with_a_seccomp_filter_is_honoured_or_the_filter_is_named() -> Result<()> {
+fn a_program_with_a_seccomp_filter_is_honoured_unless_that_would_end_it() -> Result<()> {
     let _guard = exclusive();
     let program = exe()?;
-    for filter in ["allow", "log", "kill"] {
-        let case = || Case::new(&program, "rounds").env("HARM_SECCOMP", filter);
-        let mut command = program.command();
-        command.arg("rounds").env("HARM_SECCOMP", filter);
-        let target = Target::start(command)?;
-        let mut required = start(&target, "require")?;
-        if required.wait_until_sampling().is_ok() {
-            drop(required);
-            drop(target);
-            honoured(filter, case())?;
-            continue;
-        }
-        ensure!(target.finish()?.status.success());
-        let walked = case().auto().unharmed(for_seconds(SECONDS))?;
-        eprintln!("seccomp, {filter}: {}", walked.stacks.walked);
-        ensure!(
-            walked.recording.stderr.contains("seccomp"),
-            "{}",
-            walked.recording.stderr
-        );
-        ensure!(
-            walked.stacks.honoured == 0 && walked.stacks.walked > 100,
-            "{:?}",
-            walked.stacks
-        );
+    let case = |filter| Case::new(&program, "rounds").env("HARM_SECCOMP", filter);
+    for filter in full([&["allow", "log", "errno"][..], &["errno"]]) {
+        honoured(filter, case(filter))?;
     }
+    let walked = case("kill").auto().unharmed(for_seconds(SECONDS))?;
+    eprintln!("seccomp, kill: {}", walked.stacks.walked);
+    ensure!(
+        walked
+            .recording
+            .stderr
+            .contains("a filter of its system calls ends it for memfd_create"),
+        "{}",
+        walked.recording.stderr
+    );
+    ensure!(
+        walked.stacks.honoured == 0 && walked.stacks.walked > 100,
+        "{:?}",
+        walked.stacks
+    );
     Ok(())
 }

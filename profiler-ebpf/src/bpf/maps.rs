@@ -40,6 +40,8 @@ pub static CONFIG: Config = Config {
     min_block_ns: 0,
     task_state: 0,
     task_pid: 0,
+    task_filters: 0,
+    padding: 0,
 };
 
 /// The configuration, read so that the compiler cannot take the value above for granted.

@@ -85,6 +85,15 @@ fn admit(
     if danger != 0 {
         return Err(Counter::NotAskedDanger);
     }
+    // The end of the handler is a system call, too.
+    let filters = match config.task_filters {
+        0 => 0,
+        offset => word(task, offset)? as u32,
+    };
+    // SAFETY: a map value.
+    if filters != unsafe { (*asking).filters } {
+        return Err(Counter::NotAskedFiltered);
+    }
     let (stack, size) = (
         word(task, config.task_altstack)?,
         word(task, config.task_altstack_size)?,

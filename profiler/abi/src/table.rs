@@ -123,8 +123,10 @@ pub struct Asking {
     /// The process that is asked. A child that it forked shares its slot as long as it has the same mappings, and has the
     /// handler too, but the memory for its answers is its parent's.
     pub tgid: u32,
-    /// Nothing.
-    pub padding: u32,
+    /// How many filters of system calls a thread has that may be asked: as many as the one that was seen to be let return
+    /// from signal handlers. A filter is inherited, or put on all threads; only where threads install their own each, as
+    /// many are not the same.
+    pub filters: u32,
     /// When the window began that the BPF program counts in, `CLOCK_MONOTONIC`, in nanoseconds.
     pub window_ns: u64,
     /// How many threads it asked in it. CPUs count without regard to each other, so one or the other may be missing.
@@ -200,6 +202,10 @@ pub struct Config {
     pub task_state: u32,
     /// Offset of `pid`: the id of the thread.
     pub task_pid: u32,
+    /// Offset of `seccomp.filter_count`; 0 where the kernel has no filters of system calls.
+    pub task_filters: u32,
+    /// Nothing.
+    pub padding: u32,
 }
 
 impl Config {
@@ -255,11 +261,13 @@ pub enum Counter {
     ShortBlocks = 17,
     /// How long those were off the CPU in all, in nanoseconds.
     ShortBlockNs = 18,
+    /// Threads that were not asked, because they have other filters of system calls than they are known to have.
+    NotAskedFiltered = 19,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: u32 = 19;
+    pub const COUNT: u32 = 20;
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub(super) const fn bit(signal: u32) -> u64 {
 pub struct Installed {
     pub(super) mapped: Mapped,
     signal: u32,
+    filters: u32,
 }
 
 impl Mapped {
@@ -71,16 +72,20 @@ impl Mapped {
             }
             while let Some(signal) = candidate {
                 if try_install(&self, thread, signal)? {
-                    return Ok(signal);
+                    return Ok((signal, thread.filters()));
                 }
                 candidate = candidates.next();
             }
             Err(Error::refused(self.process.pid, preflight::no_signal()).into())
         });
         match installed {
-            Ok((signal, stopped)) => {
+            Ok(((signal, filters), stopped)) => {
                 self.longest_stop = self.longest_stop.max(stopped);
-                Ok(Installed { mapped: self, signal })
+                Ok(Installed {
+                    mapped: self,
+                    signal,
+                    filters,
+                })
             }
             Err(error) => {
                 let _ = take_out(&self.process, &self.plan, &self.region, 0, Some(0));
@@ -154,6 +159,11 @@ impl Installed {
     /// The signal that the process answers.
     pub fn signal(&self) -> u32 {
         self.signal
+    }
+
+    /// How many filters of system calls a thread had of which it is certain that it may return from the handler.
+    pub fn filters(&self) -> u32 {
+        self.filters
     }
 
     /// Whether hooks may be called. While they may not, the handler returns at once.

@@ -11,6 +11,7 @@
 
 mod answer;
 mod error;
+mod filter;
 mod image;
 mod install;
 mod leave;
@@ -96,15 +97,15 @@ fn lend<T>(
         if state.has_ended() {
             return Err(Error::Gone { pid });
         }
-        let no_seccomp = state.no_seccomp();
-        if no_seccomp.outcome == Outcome::Fails {
-            return Err(Error::refused(pid, no_seccomp));
-        }
+        let mut filtered = None;
         for tid in thread::candidates(process, plan) {
             let mut borrowed = match Seized::stop(process, tid).and_then(|seized| seized.borrow(plan)) {
                 Ok(borrowed) => borrowed,
                 Err(Fault::Failed(error)) => return Err(error),
-                Err(_) => continue,
+                Err(fault) => {
+                    filtered = fault.filtered().or(filtered);
+                    continue;
+                }
             };
             let result = work(&mut borrowed);
             longest = longest.max(borrowed.stopped());
@@ -112,8 +113,11 @@ fn lend<T>(
             match result {
                 Ok(value) => return Ok((value, longest)),
                 Err(Fault::Failed(error)) => return Err(error),
-                Err(_) => {}
+                Err(fault) => filtered = fault.filtered().or(filtered),
             }
+        }
+        if let Some(filtered) = filtered {
+            return Err(Error::refused(pid, filtered));
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -1,6 +1,7 @@
 //! What the system only gives to unsafe code: memory shared with the target, and requests of ptrace(2) with
 //! signals that libraries do not know.
 
+use super::filter::INSTRUCTION;
 use nix::libc;
 use profiler_helper::shared::Shared;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -13,6 +14,8 @@ use std::ptr::NonNull;
 const MAX_EXTENDED_STATE: usize = 64 << 10;
 /// include/uapi/linux/elf.h.
 const NT_X86_XSTATE: usize = 0x202;
+/// include/uapi/linux/ptrace.h.
+const PTRACE_SECCOMP_GET_FILTER: libc::c_uint = 0x420c;
 
 /// The helper's [`Shared`] memory in our address space.
 #[derive(Debug)]
@@ -131,6 +134,23 @@ pub(super) fn rseq(tid: u32) -> io::Result<u64> {
     };
     done(result)?;
     Ok(configuration.rseq_abi_pointer)
+}
+
+/// The filter of system calls number `index` of a stopped thread, the latest first, as instructions of 8 bytes; `None` if it
+/// has no more.
+pub(super) fn seccomp_filter(tid: u32, index: u64) -> io::Result<Option<Vec<u8>>> {
+    // SAFETY: the kernel writes as many instructions as the filter has, which it says when it is given no address; nothing
+    // can change a filter.
+    let request = |program: *mut u8| unsafe {
+        libc::ptrace(PTRACE_SECCOMP_GET_FILTER, tid.cast_signed(), index, program)
+    };
+    let count = match done(request(std::ptr::null_mut())) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        count => count?,
+    };
+    let mut program = vec![0; count as usize * INSTRUCTION];
+    done(request(program.as_mut_ptr()))?;
+    Ok(Some(program))
 }
 
 fn done(result: libc::c_long) -> io::Result<libc::c_long> {

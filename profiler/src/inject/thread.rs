@@ -8,10 +8,11 @@ mod detour;
 mod idle_m;
 
 use super::error::Error;
+use super::filter::{Filter, Filters, SystemCall, Verdict};
 use super::plan::{Plan, Runtime};
 use super::sys;
 use crate::target::calls::SystemCalls;
-use crate::target::preflight::{self, waits_in};
+use crate::target::preflight::{self, Condition, waits_in};
 use crate::target::process::{Process, Task};
 use crate::target::waiting;
 use nix::errno::Errno;
@@ -32,6 +33,13 @@ pub(super) const NO_CALL: u64 = u64::MAX;
 /// `-ERESTARTSYS` to `-ERESTART_RESTARTBLOCK` (include/linux/errno.h).
 const RESTARTED_FIRST: i64 = -512;
 const RESTARTED_LAST: i64 = -516;
+/// Number of rt_sigreturn(2) on x86-64.
+const SIGRETURN: u64 = 15;
+/// How threads are traced: stops at system calls say what they are.
+pub(super) const TRACED: Options = Options::PTRACE_O_TRACESYSGOOD;
+/// `PTRACE_O_SUSPEND_SECCOMP` (include/uapi/linux/ptrace.h): no filters of system calls for as long as it is traced. For
+/// tracers with CAP_SYS_ADMIN that have no filters themselves, in kernels with `CONFIG_CHECKPOINT_RESTORE`.
+pub(super) const SUSPEND_SECCOMP: Options = Options::from_bits_retain(1 << 21);
 /// wait4(2): children and tracees that were cloned, too.
 pub(super) const WALL: u32 = 0x4000_0000;
 /// `PTRACE_EVENT_STOP`.
@@ -48,6 +56,8 @@ pub(super) enum Fault {
     Interrupted,
     /// It is not what we look for.
     Unfit,
+    /// Its filters of system calls are in the way. Other threads may have others.
+    Filtered(Condition),
     /// All is over.
     Failed(Error),
 }
@@ -58,12 +68,24 @@ impl From<Error> for Fault {
     }
 }
 
+impl Fault {
+    /// How filters of system calls are in the way, if they are.
+    pub(super) fn filtered(self) -> Option<Condition> {
+        match self {
+            Self::Filtered(condition) => Some(condition),
+            Self::Interrupted | Self::Unfit | Self::Failed(_) => None,
+        }
+    }
+}
+
 /// A thread that we trace and have stopped. Dropping it lets it go on as if nothing had happened.
 #[derive(Debug)]
 pub(super) struct Seized<'p> {
     process: &'p Process,
     tid: u32,
     since: Instant,
+    /// Whether its filters of system calls are suspended as long as we trace it. Should we die they are not any more.
+    is_unfiltered: bool,
     /// ptrace(2) knows a tracer by its thread.
     _this_thread: PhantomData<*const ()>,
 }
@@ -82,7 +104,11 @@ impl<'p> Seized<'p> {
     /// Stops thread `tid`. PTRACE_SEIZE changes nothing in it; and without PTRACE_O_EXITKILL it goes on should we die.
     pub(super) fn stop(process: &'p Process, tid: u32) -> Result<Self, Fault> {
         let since = Instant::now();
-        match ptrace::seize(pid(tid), Options::PTRACE_O_TRACESYSGOOD) {
+        let id = pid(tid);
+        let unfiltered = ptrace::seize(id, TRACED | SUSPEND_SECCOMP);
+        // Not everybody may do that, and not every kernel can.
+        let seized = unfiltered.or_else(|_| ptrace::seize(id, TRACED));
+        match seized {
             Ok(()) => step(),
             Err(Errno::EPERM) if may_be_traced(process, tid) => {
                 let condition = preflight::not_permitted("the system does not let us trace it");
@@ -95,6 +121,7 @@ impl<'p> Seized<'p> {
             process,
             tid,
             since,
+            is_unfiltered: unfiltered.is_ok(),
             _this_thread: PhantomData,
         };
         seized.request(ptrace::interrupt(pid(tid)))?;
@@ -108,9 +135,39 @@ impl<'p> Seized<'p> {
 
     /// Makes sure that the thread may be borrowed.
     pub(super) fn borrow(self, plan: &Plan) -> Result<Borrowed<'p>, Fault> {
+        let filters = self.filters()?;
         match &plan.runtime {
-            Runtime::Go(go) => self.borrow_idle_m(go),
-            Runtime::Table(calls) => self.borrow_for_detours(calls),
+            Runtime::Go(go) => self.borrow_idle_m(go, filters),
+            Runtime::Table(calls) => self.borrow_for_detours(calls, filters),
+        }
+    }
+
+    /// The filters of its system calls, if it may return from signal handlers: the end of ours is that call, and so is the
+    /// way back from a detour.
+    fn filters(&self) -> Result<Filters, Fault> {
+        let status = self.process.status(self.tid).ok_or(Fault::Unfit)?;
+        if status.seccomp == 0 {
+            return Ok(Filters::default());
+        }
+        let mut filters = Vec::new();
+        let unseen = |error| {
+            Fault::Filtered(preflight::filtered(format!(
+                "its filters cannot be seen: {error}"
+            )))
+        };
+        while let Some(program) = sys::seccomp_filter(self.tid, filters.len() as u64).map_err(unseen)? {
+            filters.push(Filter::parse(&program));
+        }
+        let filters = Filters::new(filters);
+        let (pc, arguments) = (0, [0; 6]);
+        match filters.judge(&SystemCall {
+            number: SIGRETURN,
+            arguments,
+            pc,
+        }) {
+            Verdict::Allowed => Ok(filters),
+            Verdict::Refused => Err(filtered("refuses", "rt_sigreturn")),
+            Verdict::Forbidden(how) => Err(filtered(how, "rt_sigreturn")),
         }
     }
 
@@ -212,6 +269,8 @@ pub(super) struct Borrowed<'p> {
     /// Where [`Self::SCRATCH`] bytes are of no use to anybody.
     scratch: u64,
     is_changed: bool,
+    /// What may become of its calls.
+    filters: Filters,
     /// How many calls it has made.
     calls: u32,
 }
@@ -251,6 +310,7 @@ impl Borrowed<'_> {
         }
         self.calls += 1;
         let (name, number) = call.name_and_number();
+        self.pass_filters(name, number, arguments)?;
         let result = self.call_raw(number, arguments)?;
         match result.cast_signed() {
             // A signal came before the call had done anything; the kernel would begin it again.
@@ -265,6 +325,25 @@ impl Borrowed<'_> {
             })),
             _ => Ok(result),
         }
+    }
+
+    /// Makes sure that a call is made, and that nothing happens but that it fails should we die before it is made.
+    fn pass_filters(&self, name: &str, number: u64, arguments: [u64; 6]) -> Result<(), Fault> {
+        let pc = self.call.0.wrapping_add(SYSCALL_INSTRUCTION.len() as u64);
+        match self.filters.judge(&SystemCall {
+            number,
+            arguments,
+            pc,
+        }) {
+            Verdict::Refused if !self.thread.is_unfiltered => Err(filtered("refuses", name)),
+            Verdict::Allowed | Verdict::Refused => Ok(()),
+            Verdict::Forbidden(how) => Err(filtered(how, name)),
+        }
+    }
+
+    /// How many filters of system calls it has, with which it may return from signal handlers.
+    pub(super) fn filters(&self) -> u32 {
+        self.filters.len() as u32
     }
 
     /// Puts bytes into memory that nobody uses; returns their address. Only good for calls
@@ -311,6 +390,13 @@ impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         self.give_back(self.after);
     }
+}
+
+/// A filter of system calls does something about one.
+fn filtered(how: &str, call: &str) -> Fault {
+    Fault::Filtered(preflight::filtered(format!(
+        "a filter of its system calls {how} {call}"
+    )))
 }
 
 /// The system calls that are made in the target.

@@ -359,6 +359,7 @@ impl Honoured {
             signal: self.installed.signal(),
             handler: self.installed.handler(),
             per_window: PER_WINDOW,
+            filters: self.installed.filters(),
         };
         // Walks will meet the handler, which has been mapped since the process was looked at.
         targets.remap(pid);

@@ -224,13 +224,15 @@ pub enum NotAsked {
     Rate,
     /// Its process has set another handler for the signal.
     Replaced,
+    /// It has other filters of system calls than that one of which they are known.
+    Filtered,
     /// The kernel could not send the signal.
     Busy,
 }
 
 impl NotAsked {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Exiting,
         Self::Blocked,
         Self::Pending,
@@ -239,6 +241,7 @@ impl NotAsked {
         Self::NoStack,
         Self::Rate,
         Self::Replaced,
+        Self::Filtered,
         Self::Busy,
     ];
 
@@ -252,6 +255,7 @@ impl NotAsked {
             Self::NoStack => Counter::NotAskedNoStack,
             Self::Rate => Counter::NotAskedRate,
             Self::Replaced => Counter::NotAskedReplaced,
+            Self::Filtered => Counter::NotAskedFiltered,
             Self::Busy => Counter::NotAskedBusy,
         }
     }
@@ -269,6 +273,7 @@ impl NotAsked {
             }
             Self::Rate => "enough threads had been asked in the last tenth of a second",
             Self::Replaced => "its process had set another handler for the signal",
+            Self::Filtered => "its system calls were filtered otherwise than at the start",
             Self::Busy => "the kernel could not send the signal",
         }
     }
@@ -348,6 +353,9 @@ impl Sampler {
                 Event::Block { min, .. } => u64::try_from(min.as_nanos()).unwrap_or(u64::MAX),
             },
             task_state: field(&["__state"], "__state")?,
+            // There since Linux 5.9.
+            task_filters: field(&["seccomp", "filter_count"], "seccomp.filter_count").unwrap_or(0),
+            padding: 0,
             task_pid: field(&["pid"], "pid")?,
         };
         let blocked = match options.event {

@@ -77,6 +77,8 @@ pub struct Question {
     pub handler: u64,
     /// How many threads may be asked in a tenth of a second.
     pub per_window: u32,
+    /// How many filters of system calls a thread has that may be asked.
+    pub filters: u32,
 }
 
 impl Tables {
@@ -262,6 +264,7 @@ impl Tables {
             signal: question.signal,
             per_window: question.per_window,
             handler: question.handler,
+            filters: question.filters,
             tgid,
             ..Asking::default()
         });

@@ -20,7 +20,7 @@ mod conditions;
 #[cfg(test)]
 mod tests;
 
-pub use conditions::{callers, no_idle_thread, no_signal, not_permitted, stopped};
+pub use conditions::{callers, filtered, no_idle_thread, no_signal, not_permitted, stopped};
 
 /// Real-time signals that no C library keeps for itself: glibc and musl use 32–34.
 pub const SIGNALS: RangeInclusive<u32> = 35..=63;
@@ -54,8 +54,10 @@ pub struct State {
     pub tasks: Vec<Task>,
     /// `kernel.yama.ptrace_scope`; `None` without Yama.
     pub ptrace_scope: Option<u32>,
-    /// Our own capabilities in effect.
-    pub capabilities: u64,
+    /// Ourselves: our capabilities and whether our system calls are filtered count.
+    pub ours: Status,
+    /// Whether the kernel was built with `CONFIG_CHECKPOINT_RESTORE`: it then shows filters of system calls to others.
+    pub shows_filters: bool,
 }
 
 /// What is known of a process's Go runtime.
@@ -100,8 +102,8 @@ pub enum Requirement {
     Bits64,
     /// It runs: nobody has stopped it.
     NotStopped,
-    /// No filter of system calls.
-    NoSeccomp,
+    /// No filter of system calls, or one that can be looked at.
+    Seccomp,
     /// No shadow stack.
     NoShadowStack,
     /// No debugger.
@@ -126,7 +128,7 @@ impl Requirement {
             Self::SystemCalls => "system-calls",
             Self::Bits64 => "64-bit",
             Self::NotStopped => "not-stopped",
-            Self::NoSeccomp => "no-seccomp",
+            Self::Seccomp => "seccomp",
             Self::NoShadowStack => "no-shadow-stack",
             Self::NoTracer => "no-tracer",
             Self::PtraceAllowed => "ptrace-allowed",
@@ -203,7 +205,9 @@ impl State {
             ptrace_scope: std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
                 .ok()
                 .and_then(|scope| scope.trim().parse().ok()),
-            capabilities: Status::parse(&ours).capabilities,
+            ours: Status::parse(&ours),
+            // There with that option only (kernel/pid_namespace.c).
+            shows_filters: std::fs::exists("/proc/sys/kernel/ns_last_pid").unwrap_or(false),
         }
     }
 

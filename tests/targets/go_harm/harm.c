@@ -146,7 +146,7 @@ int c_spawn(void) {
 }
 
 /* A filter of system calls, before there is a second thread: HARM_SECCOMP=allow lets all pass, log, too, and has some written
- * down, kill ends the process for memfd_create. The kernel's headers are not there for every libc (linux/filter.h,
+ * down, errno lets memfd_create fail, kill ends the process for it. The kernel's headers are not there for every libc (linux/filter.h,
  * linux/seccomp.h). */
 __attribute__((constructor)) static void filter(void) {
 	struct instruction {
@@ -155,11 +155,14 @@ __attribute__((constructor)) static void filter(void) {
 		uint32_t value;
 	};
 	enum { LOAD = 0x20, IS_EQUAL = 0x15, RETURN = 0x06 };
-	const uint32_t ALLOW = 0x7fff0000, LOG = 0x7ffc0000, KILL = 0x80000000;
+	const uint32_t ALLOW = 0x7fff0000, LOG = 0x7ffc0000, FAIL = 0x00050001, KILL = 0x80000000;
 	const char *what = getenv("HARM_SECCOMP");
 	if (what == NULL)
 		return;
-	uint32_t action = strcmp(what, "kill") == 0 ? KILL : strcmp(what, "log") == 0 ? LOG : ALLOW;
+	uint32_t action = strcmp(what, "kill") == 0    ? KILL
+	                  : strcmp(what, "errno") == 0 ? FAIL
+	                  : strcmp(what, "log") == 0   ? LOG
+	                                               : ALLOW;
 	/* The number of the call is the first word. */
 	struct instruction code[] = {
 	    {LOAD, 0, 0, 0},

@@ -7,7 +7,7 @@ use crate::hooks::symbolizer::{ArgumentBlock, Memory};
 use crate::inject::error::Error;
 use crate::inject::install::MASK;
 use crate::inject::sys;
-use crate::inject::thread::{NO_CALL, SYSCALL_INSTRUCTION, WALL, pid, step};
+use crate::inject::thread::{NO_CALL, SUSPEND_SECCOMP, SYSCALL_INSTRUCTION, TRACED, WALL, pid, step};
 use crate::target::process::Process;
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace::{self, Options};
@@ -33,6 +33,9 @@ const BLOCK: u64 = 64;
 const RETURN: u64 = 128 + 8;
 /// The direction and trap flags, of which the ABI says that the first is clear.
 const DF_AND_TF: u64 = 0x400 | 0x100;
+
+/// How it is traced.
+const HELD: Options = TRACED.union(Options::PTRACE_O_EXITKILL);
 
 const PROT_NONE: u64 = 0;
 const PROT_READ_WRITE: u64 = 1 | 2;
@@ -91,9 +94,11 @@ impl<'p> Child<'p> {
         step();
         let tid = child.as_raw_pid().cast_unsigned();
         let failed = |source| error(process, WHAT, source);
-        // From here on it does not outlive us.
-        let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
-        ptrace::setoptions(pid(tid), options).map_err(|errno| failed(errno.into()))?;
+        // From here on it does not outlive us. Its filters of system calls, which it has from the process, are not for us.
+        let unfiltered = ptrace::setoptions(pid(tid), HELD | SUSPEND_SECCOMP);
+        unfiltered
+            .or_else(|_| ptrace::setoptions(pid(tid), HELD))
+            .map_err(|errno| failed(errno.into()))?;
         step();
         let pidfd = pidfd_open(child, PidfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
         let regs = ptrace::getregs(pid(tid)).map_err(|errno| failed(errno.into()))?;
@@ -148,7 +153,8 @@ impl<'p> Child<'p> {
         let [new_privileges, seccomp] = sandbox::calls(filter);
         self.system_call(157, "prctl", new_privileges)?;
         self.system_call(317, "seccomp", seccomp)?;
-        Ok(())
+        // From here on they are for the symbolizer, and so is ours.
+        self.request("confine a snapshot", ptrace::setoptions(pid(self.tid), HELD))
     }
 
     /// Calls the symbolizer at `function`, which may take so long.

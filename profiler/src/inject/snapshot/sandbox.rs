@@ -1,5 +1,8 @@
 //! What a symbolizer may do in a snapshot: read. The copy shares descriptors, files and the machine with the process.
 
+use crate::inject::filter::{
+    self, ARCHITECTURE, ARGUMENTS, Instruction, NUMBER, X86_64, answer, has_bit, is_equal, load,
+};
 use std::io;
 
 /// How much memory a symbolizer may map beyond what the process has, in bytes. Debug information of large programs takes
@@ -106,64 +109,11 @@ pub(super) fn calls(filter: u64) -> [[u64; 6]; 2] {
     ]
 }
 
-/// `struct sock_filter` (linux/filter.h).
-#[derive(Clone, Copy)]
-struct Instruction {
-    code: u16,
-    /// How many instructions to skip if the condition holds, and if not.
-    jump: (u8, u8),
-    k: u32,
-}
-
-impl Instruction {
-    fn bytes(&self) -> [u8; 8] {
-        let ([c0, c1], [k0, k1, k2, k3]) = (self.code.to_le_bytes(), self.k.to_le_bytes());
-        [c0, c1, self.jump.0, self.jump.1, k0, k1, k2, k3]
-    }
-}
-
-/// Loads a word of `struct seccomp_data`.
-const fn load(offset: u32) -> Instruction {
-    Instruction {
-        code: 0x20,
-        jump: (0, 0),
-        k: offset,
-    }
-}
-
-const fn is_equal(k: u32, yes: u8, no: u8) -> Instruction {
-    Instruction {
-        code: 0x15,
-        jump: (yes, no),
-        k,
-    }
-}
-
-const fn has_bit(k: u32, yes: u8, no: u8) -> Instruction {
-    Instruction {
-        code: 0x45,
-        jump: (yes, no),
-        k,
-    }
-}
-
-const fn answer(k: u32) -> Instruction {
-    Instruction {
-        code: 0x06,
-        jump: (0, 0),
-        k,
-    }
-}
-
 /// For each call in turn, whether it is that one. Each test stands right before its answer, so no jump is long.
 fn program() -> Vec<Instruction> {
-    const NUMBER: u32 = 0;
-    const ARCHITECTURE: u32 = 4;
-    const ARGUMENTS: u32 = 16;
-    const X86_64: u32 = 0xc000_003e;
-    const ALLOW: Instruction = answer(0x7fff_0000);
-    // `SECCOMP_RET_ERRNO | EPERM`.
-    const REFUSE: Instruction = answer(0x0005_0001);
+    const ALLOW: Instruction = answer(filter::ALLOW);
+    const EPERM: u32 = 1;
+    const REFUSE: Instruction = answer(filter::ERRNO | EPERM);
     let mut program = vec![load(ARCHITECTURE), is_equal(X86_64, 1, 0), REFUSE, load(NUMBER)];
     for (number, argument) in OPENING {
         program.extend([
@@ -179,4 +129,39 @@ fn program() -> Vec<Instruction> {
     }
     program.push(REFUSE);
     program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::program;
+    use crate::inject::filter::{Filter, Filters, SystemCall, Verdict};
+
+    #[test]
+    fn reading_is_allowed_and_all_else_refused() {
+        let bytes: Vec<u8> = program().iter().flat_map(|one| one.bytes()).collect();
+        let filters = Filters::new(vec![Filter::parse(&bytes)]);
+        let judge = |number, arguments| {
+            filters.judge(&SystemCall {
+                number,
+                arguments,
+                pc: 0,
+            })
+        };
+        let (o_rdonly, o_cloexec, o_wronly, o_rdwr, o_creat) = (0, 0o2_000_000, 1, 2, 0o100);
+        for flags in [o_rdonly, o_cloexec] {
+            assert_eq!(judge(2, [7, flags, 0, 0, 0, 0]), Verdict::Allowed);
+            assert_eq!(judge(257, [7, 7, flags, 0, 0, 0]), Verdict::Allowed);
+        }
+        for flags in [o_wronly, o_rdwr, o_rdonly | o_creat] {
+            assert_eq!(judge(2, [0, flags, 0, 0, 0, 0]), Verdict::Refused);
+            assert_eq!(judge(257, [0, 0, flags, 0, 0, 0]), Verdict::Refused);
+        }
+        // read, mmap, exit_group, statx; write, fork, kill, unlink, io_uring_enter, one that does not exist.
+        for number in [0, 9, 231, 332] {
+            assert_eq!(judge(number, [u64::MAX; 6]), Verdict::Allowed, "{number}");
+        }
+        for number in [1, 57, 62, 87, 426, 100_000] {
+            assert_eq!(judge(number, [0; 6]), Verdict::Refused, "{number}");
+        }
+    }
 }

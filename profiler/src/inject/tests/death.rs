@@ -2,7 +2,7 @@
 #![allow(clippy::print_stdout, reason = "the figures are what these tests are for")]
 
 use super::target::{COOKIE, Target};
-use super::{full, install, sys};
+use super::{filters, full, install, sys};
 use crate::hooks::Symbolizer;
 use crate::inject::{Mapped, snapshot};
 use nix::sys::signal::{Signal, raise};
@@ -18,6 +18,13 @@ const DEATHS: [u32; 2] = [20, 1];
 /// At each of so many steps we die.
 const EACH: [u32; 2] = [1, 2];
 
+/// The Go program, with filters of its system calls, which is all that the other one is and more; and in the full test the
+/// other one.
+fn targets() -> impl Iterator<Item = Target> {
+    let kinds: [fn() -> Target; 2] = [filters::refused, || Target::start("local")];
+    kinds.into_iter().take(full([2, 1]) as usize).map(|kind| kind())
+}
+
 /// Steps to go; 0: we live.
 static TO_GO: AtomicU32 = AtomicU32::new(0);
 
@@ -32,7 +39,7 @@ pub(in crate::inject) fn step() {
 fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
     alone(
         "death::the_target_survives_our_death_at_every_step_and_the_next_run_clears_up",
-        || die_at_every_step(Target::start("local"), honour, |_| {}, (60, 20)),
+        || targets().for_each(|target| die_at_every_step(target, honour, |_| {}, (60, 20))),
     );
 }
 
@@ -40,7 +47,7 @@ fn the_target_survives_our_death_at_every_step_and_the_next_run_clears_up() {
 fn the_target_survives_our_death_at_every_step_of_a_snapshot_and_the_next_run_buries_that() {
     alone(
         "death::the_target_survives_our_death_at_every_step_of_a_snapshot_and_the_next_run_buries_that",
-        || die_at_every_step(Target::start("local"), name, |_| {}, (80, 60)),
+        || targets().for_each(|target| die_at_every_step(target, name, |_| {}, (80, 60))),
     );
 }
 

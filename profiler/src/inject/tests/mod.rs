@@ -1,4 +1,5 @@
 mod death;
+mod filters;
 mod refusals;
 mod snapshot;
 mod sys;

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// What its thread that can be borrowed does.
 const ALL: [&str; 5] = ["spin", "futex", "pipe", "poll", "wait"];
 
-fn program() -> PathBuf {
+pub(super) fn program() -> PathBuf {
     static BUILT: LazyLock<TempDir> = LazyLock::new(|| {
         let dir = TempDir::new().expect("temporary directory");
         let source = dir.path().join("table.c");

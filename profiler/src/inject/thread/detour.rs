@@ -17,6 +17,7 @@
 //! if nothing has happened in the call yet and it waits without a limit of time: see [`crate::target::waiting`].
 
 use super::{Borrowed, Fault, NO_CALL, SYSCALL_INSTRUCTION, Seized, pid};
+use crate::inject::filter::Filters;
 use crate::inject::sys;
 use crate::target::calls::SystemCalls;
 use crate::target::waiting::POLL;
@@ -43,7 +44,11 @@ const WITH_MASK: [u64; 3] = [130, 270, 271];
 
 impl<'p> Seized<'p> {
     /// Makes sure that the thread can make a detour and come back, and prepares that.
-    pub(super) fn borrow_for_detours(self, calls: &SystemCalls) -> Result<Borrowed<'p>, Fault> {
+    pub(super) fn borrow_for_detours(
+        self,
+        calls: &SystemCalls,
+        filters: Filters,
+    ) -> Result<Borrowed<'p>, Fault> {
         let regs = self.request(ptrace::getregs(pid(self.tid)))?;
         let status = self.process.status(self.tid).ok_or(Fault::Unfit)?;
         self.begin_epoll_again(&regs, status.pending & !status.blocked)?;
@@ -76,6 +81,7 @@ impl<'p> Seized<'p> {
             call: (calls.call.0, sp),
             scratch: sp.wrapping_sub(2 * Borrowed::SCRATCH),
             is_changed: false,
+            filters,
             calls: 0,
         })
     }

@@ -8,6 +8,7 @@
 //! that happens to the thread is that it wakes up too early.
 
 use super::{Borrowed, Fault, NO_CALL, SYSCALL_INSTRUCTION, Seized, pid};
+use crate::inject::filter::Filters;
 use crate::inject::plan::GoPlan;
 use crate::target::go::threads::Thread;
 use crate::target::process::Process;
@@ -21,7 +22,7 @@ const FUTEX_OPERATION: u64 = 0x7f;
 
 impl<'p> Seized<'p> {
     /// Makes sure that the thread waits for work in the scheduler.
-    pub(super) fn borrow_idle_m(self, plan: &GoPlan) -> Result<Borrowed<'p>, Fault> {
+    pub(super) fn borrow_idle_m(self, plan: &GoPlan, filters: Filters) -> Result<Borrowed<'p>, Fault> {
         let regs = self.request(ptrace::getregs(pid(self.tid)))?;
         let call = regs.rip.wrapping_sub(SYSCALL_INSTRUCTION.len() as u64);
         let is_wait = regs.orig_rax == SYS_FUTEX && regs.rsi & FUTEX_OPERATION == 0;
@@ -64,6 +65,7 @@ impl<'p> Seized<'p> {
                 call: (call, regs.rsp),
                 scratch: regs.rsp.wrapping_sub(Borrowed::SCRATCH),
                 is_changed: false,
+                filters,
                 calls: 0,
             })
         } else {

@@ -67,6 +67,7 @@ async fn ask(pid: u32, handler: u64, per_window: u32, time: Duration) -> (Places
         signal: SIGNAL,
         handler,
         per_window,
+        filters: 0,
     };
     session.targets.ask(pid, Some(&question));
     session.start().unwrap();
@@ -153,9 +154,16 @@ async fn threads_are_asked_where_they_were_sampled_and_only_if_they_can_be() {
     assert_eq!(counts.asked, total);
     assert!(total > 100, "only {total} were asked");
     let threads: std::collections::BTreeSet<u32> = asked.keys().map(|&(tid, ..)| tid).collect();
-    assert_eq!(threads.len(), 5, "all but the deaf one and the one without room");
+    assert_eq!(
+        threads.len(),
+        5,
+        "all but the deaf one, the filtered one and the one without room"
+    );
     for (reason, n) in counts.not_asked {
-        let expected = matches!(reason, NotAsked::Blocked | NotAsked::NoStack | NotAsked::Danger);
+        let expected = matches!(
+            reason,
+            NotAsked::Blocked | NotAsked::NoStack | NotAsked::Danger | NotAsked::Filtered
+        );
         assert!(!expected || n > 0, "{reason:?}: {n}");
     }
 }

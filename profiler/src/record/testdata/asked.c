@@ -2,11 +2,14 @@
 // thread, interrupted instruction, si_code, si_value; and how many system calls were interrupted.
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -84,13 +87,21 @@ static void *sleeper(void *unused) {
   return unused;
 }
 
+// Has a filter of system calls that the others do not have.
+static void *filtered(void *unused) {
+  struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+  struct sock_fprog program = {1, &allow};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) abort();
+  return willing(unused);
+}
+
 // Less than a handler may need.
 static void *cramped(void *unused) { return stackless(unused); }
 
 int main(void) {
   struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
   sigaction(SIGNAL, &action, NULL);
-  void *(*const kinds[])(void *) = {willing, willing, deaf, stackless, cramped, sleeper, allocating};
+  void *(*const kinds[])(void *) = {willing, willing, deaf, stackless, cramped, sleeper, allocating, filtered};
   enum { N = sizeof kinds / sizeof *kinds };
   pthread_t threads[N];
   for (int i = 0; i < N; i++) {

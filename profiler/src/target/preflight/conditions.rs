@@ -9,6 +9,9 @@ use std::time::Duration;
 const NO_PTRACE: u32 = 3;
 /// Bit in `CapEff` (capabilities(7)).
 const CAP_SYS_PTRACE: u32 = 19;
+const CAP_SYS_ADMIN: u32 = 21;
+/// `Seccomp` of a thread that may do nothing but read, write and end (`SECCOMP_MODE_STRICT`).
+const STRICT: u32 = 1;
 
 impl Facts {
     /// All conditions.
@@ -127,7 +130,7 @@ impl State {
         vec![
             self.bits_64(),
             self.not_stopped(),
-            self.no_seccomp(),
+            self.seccomp(),
             self.no_shadow_stack(),
             self.no_tracer(),
             self.ptrace_allowed(),
@@ -154,20 +157,38 @@ impl State {
         }
     }
 
-    /// No filter of system calls.
-    pub fn no_seccomp(&self) -> Condition {
-        let requirement = Requirement::NoSeccomp;
-        let strictest = self.tasks.iter().map(|task| task.status.seccomp).max();
-        match strictest {
-            None => unreadable(requirement),
-            Some(0) => condition(requirement, Outcome::Holds, "system calls are not filtered"),
-            Some(mode) => condition(
-                requirement,
-                Outcome::Fails,
-                format!("system calls are filtered (Seccomp: {mode}), and a refused one could be its end"),
-            )
-            .with_remedy("run the program without the filter (docker: --security-opt seccomp=unconfined)"),
+    /// Filters are looked at when a thread is borrowed. Who may do that is told by kernel/seccomp.c, `get_nth_filter`, and
+    /// kernel/ptrace.c, `check_ptrace_options`.
+    fn seccomp(&self) -> Condition {
+        let requirement = Requirement::Seccomp;
+        let filtered_tasks = self.tasks.iter().filter(|task| task.status.seccomp != 0);
+        let Some(strictest) = filtered_tasks.min_by_key(|task| task.status.seccomp) else {
+            return match self.tasks[..] {
+                [] => unreadable(requirement),
+                _ => condition(requirement, Outcome::Holds, "system calls are not filtered"),
+            };
+        };
+        if strictest.status.seccomp == STRICT {
+            return filtered(format!(
+                "thread {} may make no system calls but read, write and exit",
+                strictest.tid
+            ));
         }
+        let unseen = |why: &str| filtered(format!("system calls are filtered, and {why}"));
+        if self.ours.capabilities & 1 << CAP_SYS_ADMIN == 0 {
+            return unseen("we lack CAP_SYS_ADMIN to see by what");
+        }
+        if self.ours.seccomp != 0 {
+            return unseen("so are ours: the kernel does not let us see by what");
+        }
+        if !self.shows_filters {
+            return unseen("the kernel, without CONFIG_CHECKPOINT_RESTORE, does not show by what");
+        }
+        condition(
+            requirement,
+            Outcome::Unknown,
+            "system calls are filtered; by what is seen when a thread is borrowed",
+        )
     }
 
     fn no_shadow_stack(&self) -> Condition {
@@ -225,7 +246,7 @@ impl State {
 
     fn capability(&self) -> Condition {
         let requirement = Requirement::Capability;
-        if self.capabilities & 1 << CAP_SYS_PTRACE != 0 {
+        if self.ours.capabilities & 1 << CAP_SYS_PTRACE != 0 {
             return condition(requirement, Outcome::Holds, "we have CAP_SYS_PTRACE");
         }
         not_permitted("we lack CAP_SYS_PTRACE")
@@ -293,6 +314,12 @@ pub fn callers(callers: Option<Avma>, is_code: impl Fn(Avma) -> bool) -> Conditi
             "_cgo_callers is nil: nothing calls a traceback function in a signal handler",
         ),
     }
+}
+
+/// Its filters of system calls are in the way, as `fact` says.
+pub fn filtered(fact: String) -> Condition {
+    condition(Requirement::Seccomp, Outcome::Fails, fact)
+        .with_remedy("run the program without the filter (docker: --security-opt seccomp=unconfined)")
 }
 
 /// Somebody has stopped thread `tid`.

@@ -61,7 +61,11 @@ fn good() -> Facts {
             is_x86_64: Some(true),
             tasks: vec![waiting(12, 0x80, 0x460541)],
             ptrace_scope: Some(1),
-            capabilities: 1 << 19,
+            ours: Status {
+                capabilities: 1 << 19 | 1 << 21,
+                ..Status::default()
+            },
+            shows_filters: true,
         },
     }
 }
@@ -264,14 +268,27 @@ fn another(facts: &mut Facts, change: impl FnOnce(&mut Status)) {
 }
 
 #[test]
-fn a_filter_of_system_calls_on_any_thread_is_refused() {
-    for mode in [1, 2] {
-        let condition = after(Requirement::NoSeccomp, &[], |facts| {
+fn a_filter_of_system_calls_on_any_thread_is_looked_at_later_if_we_may() {
+    let with = |mode, change: fn(&mut Facts)| {
+        after(Requirement::Seccomp, &[], |facts| {
             another(facts, |status| status.seccomp = mode);
-        });
+            change(facts);
+        })
+    };
+    assert_eq!(with(2, |_| ()).outcome, Outcome::Unknown);
+    let refused = [
+        with(1, |_| ()),
+        with(2, |facts| facts.state.ours.capabilities = !(1 << 21)),
+        with(2, |facts| facts.state.ours.seccomp = 2),
+        with(2, |facts| facts.state.shows_filters = false),
+    ];
+    for condition in &refused {
         assert_eq!(condition.outcome, Outcome::Fails);
         assert!(condition.remedy.is_some());
     }
+    let facts = refused.map(|condition| condition.fact);
+    assert!(facts.is_sorted_by(|a, b| a != b), "{facts:?}");
+    assert!(facts[0].contains("thread 13"), "{facts:?}");
 }
 
 #[test]
@@ -324,7 +341,7 @@ fn yama_forbids_only_at_its_last_level() {
 #[test]
 fn without_the_capability_nothing_goes() {
     let condition = after(Requirement::Capability, &[], |facts| {
-        facts.state.capabilities = !(1 << 19)
+        facts.state.ours.capabilities = !(1 << 19)
     });
     assert_eq!(condition.outcome, Outcome::Fails);
 }
@@ -442,7 +459,7 @@ fn a_process_that_has_ended_is_not_said_to_be_good() {
     assert!(facts.state.has_ended());
     for requirement in [
         Requirement::NotStopped,
-        Requirement::NoSeccomp,
+        Requirement::Seccomp,
         Requirement::NoShadowStack,
         Requirement::NoTracer,
         Requirement::FreeSignal,
