@@ -2,10 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use profiler_tests::exclusive;
+use profiler_tests::folded::Folded;
 use profiler_tests::pprof;
-use profiler_tests::profiler::{Recorder, command, record};
+use profiler_tests::profiler::{Recorder, Recording, command, record};
 use profiler_tests::programs;
 use profiler_tests::target::Target;
+use std::process::Command;
 
 /// What the program asks the kernel for in each way: 25 times 20 ms, in nanoseconds.
 const ASKED: u64 = 25 * 20_000_000;
@@ -64,6 +66,33 @@ fn waits_are_where_and_as_long_as_the_program_measured() -> Result<()> {
     ensure!(recording.summary()?.kept()? == stacks.total());
     let profile = pprof::raw(&recording.pprof())?;
     ensure!(profile.contains("off-cpu/nanoseconds"), "{profile}");
+    reads_back(&recording)
+}
+
+/// What a command that succeeds prints.
+fn printed(command: &mut Command) -> Result<String> {
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The other commands read what was recorded, or say why not.
+fn reads_back(recording: &Recording) -> Result<()> {
+    let saved = recording.pprof();
+    let table = printed(command(["report", "--sort", "total"])?.arg(&saved))?;
+    ensure!(table.contains(" ms off the CPU"), "{table}");
+    let row = table.lines().find(|line| line.ends_with("  in_sleep"));
+    ensure!(row.is_some(), "{table}");
+    let folded = saved.with_file_name("again.folded");
+    printed(command(["convert"])?.args([&saved, &folded]))?;
+    ensure!(Folded::parse(&std::fs::read_to_string(folded)?)?.total() == recording.stacks()?.total());
+    let refused = command(["diff"])?.args([&saved, &saved]).output()?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(
+        !refused.status.success() && said.contains("only CPU profiles can be compared"),
+        "{said}"
+    );
     Ok(())
 }
 

@@ -140,6 +140,7 @@ pub fn take(ctx: *mut c_void, scratch: *mut Scratch, at: &Interrupted) -> (StopR
         None if at.slot == ProcSlot::KERNEL && n_kernel != 0 => (StopReason::Root, 0),
         None if at.slot == ProcSlot::KERNEL => (StopReason::NoUserStack, 0),
         None if at.slot == ProcSlot::NO_ROOM => (StopReason::NoRoom, 0),
+        None if at.slot == ProcSlot::NOT_ALLOWED => (StopReason::NotAllowed, 0),
         // ProcSlot::PENDING: it has just called exec, or has just been met.
         None => (StopReason::TablesPending, 0),
     };

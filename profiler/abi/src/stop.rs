@@ -66,6 +66,8 @@ stop_reasons! {
     Code32 = 16, "code-32-bit", "the code is 32-bit";
     /// There are more processes, mappings or unwind rules than the tables hold.
     NoRoom = 17, "no-room", "the tables had no room for its process";
+    /// The process may not be looked at, not even by us.
+    NotAllowed = 18, "not-allowed", "its process may not be looked at";
 }
 
 impl StopReason {

@@ -146,6 +146,8 @@ impl ProcSlot {
     pub const NO_ROOM: u32 = u32::MAX - 1;
     /// In a sample: the thread is the kernel's, and has no user stack.
     pub const KERNEL: u32 = u32::MAX - 2;
+    /// In the map of watched processes: the system does not let user space look at the process.
+    pub const NOT_ALLOWED: u32 = u32::MAX - 3;
 }
 
 /// What the recording wants, fixed before the program is loaded.

@@ -18,12 +18,14 @@ mod report;
 mod runs;
 mod sides;
 mod stdout;
+mod sys;
 
 use clap::Parser;
 use std::process::ExitCode;
 
 /// Parses, runs, and turns an error into a message and an exit code.
 pub fn main() -> ExitCode {
+    sys::give_back_large_blocks();
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,7 +1,7 @@
 //! `profiler report`.
 
 use super::{args, inputs, stdout};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use profiler::report::{self, Order, Report, Select};
 use std::process::ExitCode;
 
@@ -12,7 +12,8 @@ pub fn run(args: &args::Report) -> Result<ExitCode> {
         focus: args.focus.clone(),
     });
     for path in &args.files {
-        report.add(&path.to_string_lossy(), &inputs::read(path)?);
+        let added = report.add(&path.to_string_lossy(), &inputs::read(path)?);
+        added.with_context(|| inputs::cannot_use(path))?;
     }
     let text = if args.tree {
         report::tree(&report, args.limit, args.min_share)

@@ -3,7 +3,7 @@
 use super::Error;
 use super::pair::Run;
 use crate::format::folded;
-use crate::profile::{Frame, Kind, Profile};
+use crate::profile::{Frame, Kind, Measure, Profile};
 use foldhash::{HashMap, HashSet, HashSetExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -120,9 +120,12 @@ impl Counted {
     /// Counts. `name` is shown to people: that of the file. Stacks are only needed for [`super::Difference`].
     ///
     /// # Errors
-    /// [`Error::Empty`].
+    /// [`Error::Empty`] and [`Error::OffCpu`].
     pub fn of(name: &str, profile: &Profile, with_stacks: bool) -> Result<Self, Error> {
         let name = crate::format::escape(name).into_owned();
+        if profile.meta.measure == Measure::OffCpu {
+            return Err(Error::OffCpu { name });
+        }
         let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
         if samples == 0 {
             return Err(Error::Empty { name });

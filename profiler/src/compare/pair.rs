@@ -112,6 +112,14 @@ pub enum Error {
         /// The file.
         name: String,
     },
+    /// A profile is one of time off the CPU.
+    #[error(
+        "{name}: it measures time off the CPU, in which waits that nobody minds outweigh all others: only CPU profiles can be compared"
+    )]
+    OffCpu {
+        /// The file.
+        name: String,
+    },
     /// A profile was taken at another rate than the first.
     #[error(
         "{name}: it was sampled at {}, and {first} at {}: only profiles of one rate can be compared",
@@ -159,7 +167,7 @@ impl Pair {
     /// Adds a run. `name` is shown to people: that of the file.
     ///
     /// # Errors
-    /// [`Error::Empty`], and [`Error::MixedRates`] if it was not sampled like those before it.
+    /// [`Error::Empty`], [`Error::OffCpu`], and [`Error::MixedRates`] if it was not sampled like those before it.
     pub fn add(&mut self, side: Side, name: &str, profile: &Profile) -> Result<(), Error> {
         self.add_counted(side, Counted::of(name, profile, self.has_stacks())?)
     }

@@ -144,10 +144,10 @@ pub enum Error {
         /// The newest that is known.
         known: u64,
     },
-    /// A pprof file of something else than CPU time.
+    /// A pprof file of something else than time on or off the CPU.
     #[error(
-        "not a CPU profile: it measures {found}, where a CPU profile has samples/count and cpu/nanoseconds; take \
-         one with `profiler record` or from /debug/pprof/profile"
+        "not a CPU profile: it measures {found}, where a CPU profile has samples/count and cpu/nanoseconds, and one of time \
+         off the CPU off-cpu/nanoseconds; take one with `profiler record` or from /debug/pprof/profile"
     )]
     NotCpu {
         /// The sample types found, as `type/unit`, escaped.

@@ -268,6 +268,8 @@ impl Session {
         };
         let mut facts = facts::of_host();
         facts.extend(self.targets.go_version());
+        // Names take more memory than anything before, and nobody walks any more.
+        let (modules, processes) = self.targets.without_tables();
         let meta = Meta {
             program: self.program,
             pids: self.asked_for,
@@ -283,9 +285,9 @@ impl Session {
         };
         Ok(finish::profile(
             &self.collected,
-            &self.targets.modules,
+            &modules,
             &self.naming,
-            &self.targets.names,
+            &processes,
             meta,
             summary,
         ))

@@ -680,6 +680,11 @@ impl Targets {
         }
     }
 
+    /// What was mapped, and what each process was called. The tables go.
+    pub fn without_tables(self) -> (Modules, HashMap<u32, Arc<str>>) {
+        (self.modules, self.names)
+    }
+
     /// The Go release of a program with a Go runtime, as a fact.
     pub fn go_version(&self) -> Option<(String, String)> {
         self.modules.iter().find_map(|(_, module)| {

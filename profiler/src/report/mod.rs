@@ -10,7 +10,7 @@ mod text;
 pub use text::{functions, tree};
 
 use crate::format::stack::Stack;
-use crate::profile::{Frame, Kind, Profile};
+use crate::profile::{Frame, Kind, Measure, Profile};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -72,7 +72,7 @@ impl Subject {
 /// Samples of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weight {
-    /// Those that interrupted it.
+    /// Those that interrupted it; of time off the CPU, nanoseconds.
     pub own: u64,
     /// Those, and those of what it called. A function that calls itself counts once.
     pub total: u64,
@@ -84,9 +84,18 @@ struct Source {
     label: String,
     program: String,
     duration: Duration,
+    measure: Measure,
     frequency_hz: u64,
     samples: u64,
     complete: u64,
+}
+
+/// Time on a CPU and time off it are no sum.
+#[derive(Debug, thiserror::Error)]
+#[error("of it and of {first} one has time on a CPU and one time off it, which have no sum")]
+pub struct OtherMeasure {
+    /// The file that was added first.
+    first: String,
 }
 
 /// A place in the tree of calls.
@@ -140,7 +149,17 @@ impl Report {
     }
 
     /// Adds a profile, called `label` where it is named.
-    pub fn add(&mut self, label: &str, profile: &Profile) {
+    ///
+    /// # Errors
+    /// It measures something else than those before it: nothing of it is added.
+    pub fn add(&mut self, label: &str, profile: &Profile) -> Result<(), OtherMeasure> {
+        if let Some(first) = self.sources.first()
+            && first.measure != profile.meta.measure
+        {
+            return Err(OtherMeasure {
+                first: first.label.clone(),
+            });
+        }
         let subjects: Vec<u32> = profile
             .frames
             .iter()
@@ -170,10 +189,12 @@ impl Report {
             label: label.to_owned(),
             program: profile.meta.program.clone(),
             duration: profile.meta.duration,
+            measure: profile.meta.measure,
             frequency_hz: profile.meta.frequency_hz,
             samples: profile.summary.kept,
             complete: profile.summary.complete(),
         });
+        Ok(())
     }
 
     /// Counts a chain of subjects, root first.
@@ -221,6 +242,11 @@ impl Report {
         self.weights.push(Weight::default());
         self.counted.push(0);
         at
+    }
+
+    /// What the numbers of the rows are.
+    fn measure(&self) -> Measure {
+        self.sources.first().map_or(Measure::Cpu, |source| source.measure)
     }
 
     /// Samples in the files, also those that were not selected.

@@ -1,12 +1,14 @@
 use super::{Order, Report, Select, Weight, functions, tree};
 use crate::format::unfold;
+use crate::profile::Measure;
 
 /// A report about folded stacks.
 fn report(select: Select, files: &[&str]) -> Report {
     let mut report = Report::new(select);
     for (at, file) in files.iter().enumerate() {
         let profile = unfold::read(file.as_bytes()).expect("folded stacks");
-        report.add(&format!("{at}.folded"), &profile);
+        let added = report.add(&format!("{at}.folded"), &profile);
+        added.expect("all have samples");
     }
     report
 }
@@ -141,4 +143,23 @@ fn deep_stacks_need_no_deep_recursion() {
     let frames = vec!["f"; 100_000].join(";");
     let report = report(Select::default(), &[&format!("x;{frames} 1\n")]);
     assert_eq!(tree(&report, usize::MAX, 0.0).lines().count(), 100_000 + 4);
+}
+
+#[test]
+fn time_off_the_cpu_is_shown_in_milliseconds_and_is_no_sum_with_time_on_it() {
+    let mut waits =
+        unfold::read(b"server;main;read 1234567890\nserver;main;lock 45678901\n").expect("folded stacks");
+    waits.meta.measure = Measure::OffCpu;
+    let mut report = Report::new(Select::default());
+    report.add("waits.pb.gz", &waits).expect("the first");
+    let table = functions(&report, Order::Own, 10, 0.0);
+    assert!(
+        table.starts_with("waits.pb.gz: server, 1,280.246 ms off the CPU, 100.0 % complete\n"),
+        "{table}"
+    );
+    assert!(table.contains("1,234.567 96.4 %"), "{table}");
+    let on_cpu = unfold::read(b"server;main 1\n").expect("folded stacks");
+    let refused = report.add("cpu.pb.gz", &on_cpu).expect_err("no sum");
+    assert!(refused.to_string().contains("waits.pb.gz"), "{refused}");
+    assert_eq!(report.samples(), 1_280_246_791);
 }

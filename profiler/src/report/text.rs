@@ -2,6 +2,7 @@
 
 use super::{Order, ROOT, Report, Source, Subject};
 use crate::format::{escape, percent, thousands};
+use crate::profile::Measure;
 use std::borrow::Cow;
 use std::fmt::Write;
 
@@ -22,9 +23,9 @@ pub fn functions(report: &Report, order: Order, limit: usize, min_share: f64) ->
             Subject::Note(_) | Subject::Thread(_) => ("", ""),
         };
         rows.push([
-            thousands(weight.own).into(),
+            amount(report.measure(), weight.own).into(),
             percent(weight.own, report.samples).into(),
-            thousands(weight.total).into(),
+            amount(report.measure(), weight.total).into(),
             percent(weight.total, report.samples).into(),
             kind.into(),
             escape(module),
@@ -88,9 +89,10 @@ fn head(report: &Report) -> String {
     if report.select.thread.is_some() || report.select.focus.is_some() {
         let _ = write!(
             out,
-            "{} of {} samples ({}):",
-            thousands(report.selected()),
-            thousands(report.samples),
+            "{} of {} {} ({}):",
+            amount(report.measure(), report.selected()),
+            amount(report.measure(), report.samples),
+            unit(report.measure()),
             percent(report.selected(), report.samples)
         );
         if let Some(part) = &report.select.thread {
@@ -99,7 +101,7 @@ fn head(report: &Report) -> String {
         if let Some(part) = &report.select.focus {
             let _ = write!(out, " stacks with \"{}\"", escape(part));
         }
-        out.push_str("; shares are of all samples\n");
+        let _ = writeln!(out, "; shares are of all {}", unit(report.measure()));
     }
     out.push('\n');
     out
@@ -110,13 +112,29 @@ fn described(source: &Source) -> String {
     if !source.duration.is_zero() {
         let _ = write!(out, ", {:.1} s", source.duration.as_secs_f64());
     }
-    let _ = write!(out, ", {} samples", thousands(source.samples));
+    let (amount, unit) = (amount(source.measure, source.samples), unit(source.measure));
+    let _ = write!(out, ", {amount} {unit}");
     if source.frequency_hz > 0 {
         let seconds = source.samples as f64 / source.frequency_hz as f64;
         let _ = write!(out, " at {} Hz ({seconds:.2} CPU s)", source.frequency_hz);
     }
     let _ = write!(out, ", {} complete", percent(source.complete, source.samples));
     out
+}
+
+/// Samples; or milliseconds, with microseconds as decimals, where a share of the shortest waits still shows.
+fn amount(measure: Measure, n: u64) -> String {
+    match measure {
+        Measure::Cpu => thousands(n),
+        Measure::OffCpu => format!("{}.{:03}", thousands(n / 1_000_000), n / 1000 % 1000),
+    }
+}
+
+fn unit(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Cpu => "samples",
+        Measure::OffCpu => "ms off the CPU",
+    }
 }
 
 /// Columns: numbers to the right, words to the left.

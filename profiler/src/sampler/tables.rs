@@ -81,6 +81,15 @@ pub struct Question {
     pub filters: u32,
 }
 
+/// Why a process has no tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// They are full.
+    NoRoom,
+    /// The system does not let us look at it.
+    NotAllowed,
+}
+
 impl Tables {
     /// Takes the maps over from a loaded object.
     pub(super) fn new(bpf: &mut aya::Ebpf) -> Result<Self, Error> {
@@ -329,10 +338,14 @@ impl Tables {
             .map_err(Error::map("PROCS"))
     }
 
-    /// There is no room for process `tgid`: its samples say so from now on.
-    pub fn turn_away(&mut self, tgid: u32) {
-        // Where there is no room even for that, the BPF program says the same by itself.
-        let _ = self.procs.insert(tgid, ProcSlot::NO_ROOM, 0);
+    /// There are no tables for process `tgid`: its samples say why from now on.
+    pub fn turn_away(&mut self, tgid: u32, why: TurnedAway) {
+        let slot = match why {
+            TurnedAway::NoRoom => ProcSlot::NO_ROOM,
+            TurnedAway::NotAllowed => ProcSlot::NOT_ALLOWED,
+        };
+        // Where there is no room even for that, the BPF program says so by itself.
+        let _ = self.procs.insert(tgid, slot, 0);
     }
 
     /// Samples of process `tgid` are not wanted any more. It may be gone already.

@@ -80,7 +80,8 @@ impl<'a> Decoder<'a> {
     }
 
     fn run(mut self, bytes: &[u8]) -> Result<Profile, Error> {
-        let count_index = self.tables.count_index()?;
+        let (measure, count_index) = self.tables.measured()?;
+        self.meta.measure = measure;
         if !self.tables.has_samples {
             return Err(Error::NoSamples);
         }

@@ -4,6 +4,7 @@ use super::ids::ById;
 use super::proto::{Function, Line, Location, Mapping, ValueType};
 use super::wire::{self, Value};
 use crate::format::{Error, escape};
+use crate::profile::Measure;
 use flate2::read::MultiGzDecoder;
 use prost::Message;
 use std::borrow::Cow;
@@ -208,12 +209,15 @@ impl<'a> Tables<'a> {
         Ok(None)
     }
 
-    /// Which value of a sample is the number of samples, if this is a CPU profile.
-    pub(super) fn count_index(&self) -> Result<usize, Error> {
+    /// What this is a profile of, and which value of a sample says how much: of CPU time the number of samples.
+    pub(super) fn measured(&self) -> Result<(Measure, usize), Error> {
         let count = self.sample_type("samples", "count")?;
         let cpu = self.sample_type("cpu", "nanoseconds")?;
         if let (Some(count), Some(_)) = (count, cpu) {
-            return Ok(count);
+            return Ok((Measure::Cpu, count));
+        }
+        if let Some(off_cpu) = self.sample_type("off-cpu", "nanoseconds")? {
+            return Ok((Measure::OffCpu, off_cpu));
         }
         // For a message, not for the record: so many, and so much of each.
         const MOST: usize = 8;

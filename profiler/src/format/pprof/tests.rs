@@ -4,7 +4,7 @@ use super::tables::Limits;
 use super::{decode, encode, proto, read, write};
 use crate::format::testing::{self, Recording, said};
 use crate::format::{Error, folded};
-use crate::profile::{Frame, Kind, Missing, Origin, Profile};
+use crate::profile::{Frame, Kind, Measure, Missing, Origin, Profile};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use profiler_abi::stop::StopReason;
@@ -114,6 +114,16 @@ fn a_physical_frame_is_one_location_with_its_inlined_functions() {
     assert!(lines.contains(&vec!["main.main"]), "{lines:?}");
     // Kernel stack, nameless code and notes included, each place is there once.
     assert_eq!(message.location.len(), 16);
+}
+
+#[test]
+fn time_off_the_cpu_comes_back() {
+    let mut profile = testing::mixed();
+    profile.meta.measure = Measure::OffCpu;
+    profile.meta.frequency_hz = 0;
+    let back = read(&write(&profile).unwrap()).unwrap();
+    assert_eq!(back.meta.measure, Measure::OffCpu);
+    assert_eq!(folded::write(&back), folded::write(&profile));
 }
 
 #[test]

@@ -7,8 +7,9 @@ use super::{Tables, Targets};
 use crate::explain::explain;
 use crate::record::Error;
 use crate::record::images::{Content, Held, Loaded, ModuleIdx};
-use crate::sampler;
+use crate::sampler::{self, TurnedAway};
 use crate::target::process::{self, Process};
+use profiler_abi::stop::StopReason;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,7 +39,11 @@ impl Targets {
 
     /// There is no room for a process, or something else does not let it be watched.
     pub(super) fn turn_away(&mut self, pid: u32, error: &Error) {
-        self.tables.turn_away(pid);
+        let (why, stop) = match error {
+            Error::Sampler(_) => (TurnedAway::NoRoom, StopReason::NoRoom),
+            _ => (TurnedAway::NotAllowed, StopReason::NotAllowed),
+        };
+        self.tables.turn_away(pid, why);
         self.turned_away.insert(pid);
         if let Some(watched) = self.processes.get_mut(&pid) {
             // The table of slots is shorter than that.
@@ -49,7 +54,8 @@ impl Targets {
         let reason = explain(error);
         if self.told.insert(reason.clone()) {
             self.warnings.push(format!(
-                "process {pid} is not followed: {reason}; samples of such processes say no-room"
+                "process {pid} is not followed: {reason}; samples of such processes say {}",
+                stop.label()
             ));
         }
     }
