@@ -113,16 +113,12 @@ fn a_program_that_is_linked_statically() -> Result<()> {
 }
 
 #[test]
-fn a_program_with_the_race_detector_has_true_stacks_outside_of_it() -> Result<()> {
+fn a_program_with_the_race_detector_has_true_stacks_also_inside_of_it() -> Result<()> {
     let _guard = exclusive();
-    for toolchain in full([&EVERY_GO[..], &[]]) {
+    for toolchain in full([&EVERY_GO[..], &EVERY_GO[..1]]) {
         let name = format!("race-{toolchain}");
         let program = programs::go_by(toolchain, "go_nested", &name, "gcc", &["-race"])?;
-        let recording = exact::record(&program, program.command(), demand(&NESTED))?;
-        let stacks = recording.stacks()?;
-        let lost = stacks.stacks.iter().filter(|stack| stack.is_incomplete());
-        let lost: u64 = lost.map(|stack| stack.count).sum();
-        eprintln!("    of them {lost} end in the race detector");
+        record(&program, &[], &NESTED)?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Steps that follow call frame information, and the one that has to do without.
 
 use super::{FETCH_WORDS, Machine, State, eh_return, return_to};
-use profiler_abi::rule::{ExtRule, Rule};
+use profiler_abi::rule::{ExtRule, R12, Rule};
 use profiler_abi::sample::Regs;
 use profiler_abi::stop::StopReason;
 
@@ -26,6 +26,7 @@ pub(super) fn packed<M: Machine>(
             .stack_word(state, cfa.wrapping_sub(below))
             .ok_or(StopReason::Unreadable)?;
     }
+    state.r12 = rule.r12(state.r12, cfa);
     return_to(state, pc, cfa)
 }
 
@@ -37,8 +38,14 @@ pub(super) fn extended<M: Machine>(state: &mut State, machine: &mut M, index: u3
         Regs::RSP => state.sp,
         Regs::RBP => state.bp,
         reg if state.exact != 0 => machine.reg(reg),
+        Regs::R12 if state.r12 == R12::IN_REGISTER => machine.reg(Regs::R12),
+        Regs::R12 => {
+            let saved = state.r12.saved().ok_or(StopReason::RegisterLost)?;
+            machine.word(saved).ok_or(StopReason::Unreadable)?
+        }
         _ => return Err(StopReason::RegisterLost),
     };
+    state.r12 = R12::LOST;
     let mut cfa = base.wrapping_add_signed(rule.offset as i64);
     if rule.flags & ExtRule::DEREF != 0 {
         cfa = machine.stack_word(state, cfa).ok_or(StopReason::Unreadable)?;
@@ -80,6 +87,7 @@ pub(super) fn plt<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), 
 /// return address is one.
 #[inline(always)]
 pub(super) fn frame_pointer<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopReason> {
+    state.r12 = R12::LOST;
     if state.exact != 0
         && let Some(pushed) = pushed_without_record(state.pc, machine)
     {
@@ -143,6 +151,7 @@ pub(super) fn signal_frame<M: Machine>(state: &mut State, machine: &mut M) -> Re
     state.pc = machine.reg(Regs::RIP);
     state.sp = machine.reg(Regs::RSP);
     state.bp = machine.reg(Regs::RBP);
+    state.r12 = R12::IN_REGISTER;
     state.exact = 1;
     state.guessed = 0;
     Ok(())

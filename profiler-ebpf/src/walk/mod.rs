@@ -6,7 +6,7 @@ mod go;
 mod stride;
 
 use profiler_abi::go::{GoLayout, MAX_RUNTIMES};
-use profiler_abi::rule::{ExtRule, Kind, Rule};
+use profiler_abi::rule::{ExtRule, Kind, R12, Rule};
 use profiler_abi::sample::{Regs, UserWord};
 use profiler_abi::stop::StopReason;
 
@@ -67,6 +67,8 @@ pub struct State {
     pub sp: u64,
     /// Frame pointer register in the frame.
     pub bp: u64,
+    /// Where the frame's r12 is.
+    pub r12: R12,
     /// `pc` is the interrupted instruction itself, not one after a call; then the other registers are known too.
     /// 0 or 1.
     pub exact: u64,
@@ -154,7 +156,10 @@ pub fn step<M: Machine>(state: &mut State, machine: &mut M) -> Result<(), StopRe
         Kind::Plt => dwarf::plt(state, machine),
         Kind::Ext => dwarf::extended(state, machine, rule.ext_index()),
         Kind::SigFrame => dwarf::signal_frame(state, machine),
-        Kind::Go => go::switch(state, machine, rule),
+        Kind::Go => {
+            state.r12 = R12::LOST;
+            go::switch(state, machine, rule)
+        }
     }
 }
 
@@ -222,6 +227,7 @@ pub fn start<M: Machine>(state: &mut State, machine: &mut M) {
     }
     state.sp = machine.reg(Regs::RSP);
     state.bp = machine.reg(Regs::RBP);
+    state.r12 = R12::IN_REGISTER;
     state.exact = 1;
     state.guessed = 0;
     for thread in &mut state.threads {

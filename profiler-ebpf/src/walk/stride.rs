@@ -53,6 +53,7 @@ fn usual_step<M: Machine>(state: &mut State, machine: &mut M) -> bool {
     if return_address == 0 || !machine.push(state, UserWord::frame(state.pc, false)) {
         return false;
     }
+    state.r12 = rule.r12(state.r12, cfa);
     state.danger |= rule.is_dangerous() as u64;
     (state.pc, state.sp, state.bp) = (return_address, cfa, bp);
     state.guessed = 0;

@@ -123,7 +123,6 @@ impl Host {
         let regs = self.regs;
         let steps = self.run_with(|_, _| {});
         self.regs = regs;
-        self.words.clear();
         let strides = self.run_with(walk::stride);
         assert_eq!(strides, steps);
         let (_, words, stop) = steps;
@@ -132,6 +131,7 @@ impl Host {
 
     /// Walks to the end with something before each step.
     fn run_with(&mut self, before: fn(&mut State, &mut Self)) -> (State, Vec<UserWord>, StopReason) {
+        self.words.clear();
         let mut state = State::default();
         walk::start(&mut state, self);
         if self.go[0].present != 0 {
@@ -360,6 +360,45 @@ fn a_register_that_callees_may_have_changed_is_not_trusted() {
         bp_offset: -16,
     });
     host.stack(0x7000, &[MIDDLE + 1]);
+    assert_eq!(host.run().1, StopReason::RegisterLost);
+}
+
+/// As in Go's `racecall`: the stack goes on at r12.
+fn on_r12() -> ExtRule {
+    ExtRule {
+        reg: Regs::R12,
+        flags: 0,
+        offset: 8,
+        addend: 0,
+        ra_offset: -8,
+        bp_offset: ExtRule::BP_LOST,
+    }
+}
+
+#[test]
+fn r12_is_followed_through_frames_that_save_it_and_others() {
+    const CALLER: u64 = 0x10300;
+    let mut host = Host::new(LEAF, 0x7000, 0);
+    host.regs[Regs::R12 as usize] = 0xdead;
+    host.code(LEAF, sp(16));
+    host.code(MIDDLE, sp(32).saving_r12(-24));
+    host.code(CALLER, Rule::ext(0));
+    host.code(ROOT, Rule::END);
+    host.ext.push(on_r12());
+    host.stack(0x7000, &[0, MIDDLE + 1, 0, 0x9000, 0, CALLER + 1]);
+    host.stack(0x9000, &[ROOT + 1]);
+    let (frames, stop) = host.run();
+    let returns = [MIDDLE + 1, CALLER + 1, ROOT + 1].map(ReturnAddress);
+    assert_eq!(
+        (frames[0], &frames[1..], stop),
+        (Exact(LEAF), &returns[..], StopReason::Root)
+    );
+    // A frame that leaves it alone.
+    host.regs[Regs::R12 as usize] = 0x9000;
+    host.code(MIDDLE, sp(32));
+    assert_eq!(host.run().1, StopReason::Root);
+    // One of Go.
+    host.code(MIDDLE, sp(32).losing_r12());
     assert_eq!(host.run().1, StopReason::RegisterLost);
 }
 

@@ -71,7 +71,8 @@ impl GoSwitch {
 /// ```text
 /// bits 0..3   kind
 /// Sp, Bp:     bits 3..8   n: caller's frame pointer is at CFA − 8·n (0: it is still in the register)
-///             bits 8..31  CFA offset / 8
+///             bits 8..28  CFA offset / 8
+///             bits 28..31 n: caller's r12 is at CFA − 8·n (0: it is still in the register; 1: nothing tells it)
 /// Ext:        bits 3..31  index
 /// Go:         bits 3..8   GoSwitch, bits 8..31 its parameter
 /// all:        bit 31      the code is in a danger zone
@@ -91,7 +92,9 @@ impl Rule {
     pub const SIG_FRAME: Self = Self(Kind::SigFrame as u32);
 
     const BP_SLOT_MAX: i64 = 31;
-    const OFFSET_MAX: i64 = (1 << 23) - 1;
+    const OFFSET_MAX: i64 = (1 << 20) - 1;
+    const R12_SHIFT: u32 = 28;
+    const R12_LOST: u32 = 1;
     const DANGER: u32 = 1 << 31;
 
     /// The rule of code that may not be interrupted by a signal whose handler calls foreign code: it may hold a lock
@@ -115,6 +118,22 @@ impl Rule {
     /// CFA = bp + `cfa_offset`; see [`Rule::sp`].
     pub const fn bp(cfa_offset: i64, bp_offset: Option<i64>) -> Option<Self> {
         Self::pack(Kind::Bp, cfa_offset, bp_offset)
+    }
+
+    /// The rule of an `Sp` or `Bp` frame that has the caller's r12 at CFA + `offset` (bytes). Compilers push the six
+    /// registers that callees preserve first: what is further away is said to be lost.
+    #[must_use]
+    pub const fn saving_r12(self, offset: i64) -> Self {
+        match -offset / 8 {
+            slot @ 2..=7 if offset % 8 == 0 => Self(self.0 | (slot as u32) << Self::R12_SHIFT),
+            _ => self.losing_r12(),
+        }
+    }
+
+    /// The rule of an `Sp` or `Bp` frame in which nothing tells the caller's r12: in Go no register is preserved.
+    #[must_use]
+    pub const fn losing_r12(self) -> Self {
+        Self(self.0 | Self::R12_LOST << Self::R12_SHIFT)
     }
 
     /// Entry `index` of the table of extended rules.
@@ -159,13 +178,23 @@ impl Rule {
     /// `Sp` and `Bp`: offset of the CFA, in bytes.
     #[inline(always)]
     pub const fn cfa_offset(self) -> u64 {
-        ((self.0 & !Self::DANGER) >> 8) as u64 * 8
+        (self.0 >> 8 & Self::OFFSET_MAX as u32) as u64 * 8
     }
 
     /// `Sp` and `Bp`: how far below the CFA the caller's frame pointer is, in bytes; 0 if it was not saved.
     #[inline(always)]
     pub const fn bp_below_cfa(self) -> u64 {
         (self.0 >> 3 & 31) as u64 * 8
+    }
+
+    /// `Sp` and `Bp`: what becomes of r12, which was `at`, in a frame with this CFA.
+    #[inline(always)]
+    pub const fn r12(self, at: R12, cfa: u64) -> R12 {
+        match self.0 >> Self::R12_SHIFT & 7 {
+            0 => at,
+            Self::R12_LOST => R12::LOST,
+            slot => R12(cfa.wrapping_sub(slot as u64 * 8)),
+        }
     }
 
     /// `Ext`: index of the extended rule.
@@ -187,12 +216,34 @@ impl Rule {
     }
 }
 
+/// Where r12 of a frame is, the one register beside sp and bp that is followed through frames of C: the Go runtime keeps the
+/// goroutine's stack pointer in it while the race detector runs on the system stack (runtime/race_amd64.s, `racecall`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct R12(u64);
+
+impl R12 {
+    /// In the register, as the sample or the last signal frame has it.
+    pub const IN_REGISTER: Self = Self(0);
+    /// Nobody knows.
+    pub const LOST: Self = Self(1);
+
+    /// The address of the word that it is in, if it is in one.
+    #[inline(always)]
+    pub const fn saved(self) -> Option<u64> {
+        match self {
+            Self::IN_REGISTER | Self::LOST => None,
+            Self(at) => Some(at),
+        }
+    }
+}
+
 /// A rule that the packed form cannot say: CFA = (*)(reg + offset) + addend, with saved registers anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ExtRule {
     /// The register that the CFA is based on: an index of [`crate::sample::Regs`], whatever the architecture's
-    /// debug format calls it. Any register but sp and bp is known only in the innermost frame and in one that a
+    /// debug format calls it. Any register but sp, bp and r12 is known only in the innermost frame and in one that a
     /// signal interrupted.
     pub reg: u32,
     /// Bits: [`ExtRule::DEREF`], [`ExtRule::BP_AT_BP`], [`ExtRule::MAY_BE_REPLACED`].
@@ -225,11 +276,11 @@ impl ExtRule {
 
 #[cfg(test)]
 mod tests {
-    use super::{GoSwitch, Kind, Rule};
+    use super::{GoSwitch, Kind, R12, Rule};
 
     #[test]
     fn packed_numbers_come_back() {
-        for cfa in [8, 16, 4096, ((1 << 23) - 1) * 8] {
+        for cfa in [8, 16, 4096, ((1 << 20) - 1) * 8] {
             for bp in [None, Some(-16), Some(-248)] {
                 let rule = Rule::sp(cfa, bp).expect("fits");
                 assert_eq!(rule.kind(), Kind::Sp);
@@ -240,8 +291,34 @@ mod tests {
     }
 
     #[test]
+    fn r12_is_followed() {
+        let rule = Rule::sp(((1 << 20) - 1) * 8, Some(-248))
+            .expect("fits")
+            .dangerous();
+        for at in [R12::IN_REGISTER, R12::LOST, R12(0x7000)] {
+            assert_eq!(rule.r12(at, 0x8000), at);
+            assert_eq!(rule.losing_r12().r12(at, 0x8000), R12::LOST);
+            for offset in (-56..=-16).step_by(8) {
+                let saving = rule.saving_r12(offset);
+                assert_eq!(
+                    saving.r12(at, 0x8000).saved(),
+                    Some(0x8000_u64.wrapping_add_signed(offset))
+                );
+                assert_eq!(
+                    (saving.cfa_offset(), saving.bp_below_cfa()),
+                    (rule.cfa_offset(), 248)
+                );
+                assert!(saving.is_dangerous());
+            }
+            for offset in [-64, -8, 0, 8, -20] {
+                assert_eq!(rule.saving_r12(offset).r12(at, 0x8000), R12::LOST, "{offset}");
+            }
+        }
+    }
+
+    #[test]
     fn a_danger_zone_changes_nothing_else() {
-        let rule = Rule::sp(((1 << 23) - 1) * 8, Some(-16)).expect("fits");
+        let rule = Rule::sp(((1 << 20) - 1) * 8, Some(-16)).expect("fits");
         let marked = rule.dangerous();
         assert!(marked.is_dangerous() && !rule.is_dangerous());
         assert_eq!(
@@ -257,7 +334,7 @@ mod tests {
     fn numbers_that_do_not_fit_are_refused() {
         assert_eq!(Rule::sp(-8, None), None);
         assert_eq!(Rule::sp(12, None), None);
-        assert_eq!(Rule::sp((1 << 23) * 8, None), None);
+        assert_eq!(Rule::sp((1 << 20) * 8, None), None);
         assert_eq!(Rule::bp(16, Some(-256)), None);
         assert_eq!(Rule::bp(16, Some(0)), None);
         assert_eq!(Rule::bp(16, Some(-12)), None);

@@ -114,7 +114,12 @@ pub(super) fn meaning<'a>(
         };
     }
     let rule = match packed(cfa, ra_offset, bp) {
-        Some(rule) => rule,
+        Some(rule) => match row.register(X86_64::R12) {
+            // The System V ABI has callees preserve r12.
+            None | Some(RegisterRule::SameValue) => rule,
+            Some(RegisterRule::Offset(offset)) => rule.saving_r12(offset),
+            _ => rule.losing_r12(),
+        },
         None => extended(cfa, ra_offset, bp, ext)?,
     };
     Ok(Meaning::Rule {

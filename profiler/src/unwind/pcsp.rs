@@ -35,7 +35,7 @@ fn rule(delta: i32) -> Rule {
         1.. => Rule::sp(i64::from(delta) + 8, Some(-16)),
         _ => None,
     };
-    rule.unwrap_or(Rule::NONE)
+    rule.map_or(Rule::NONE, Rule::losing_r12)
 }
 
 #[cfg(test)]
@@ -63,7 +63,7 @@ mod tests {
         .map(at_0x1000);
         let row = |offset: u64, rule: Option<Rule>| Row {
             start: Svma(0x1000 + offset),
-            rule: rule.expect("fits"),
+            rule: rule.expect("fits").losing_r12(),
         };
         assert_eq!(
             rows(deltas),
@@ -83,6 +83,13 @@ mod tests {
             .iter()
             .map(|row| row.rule)
             .collect();
-        assert_eq!(rules, [Rule::NONE, Rule::sp(8, None).expect("fits"), Rule::NONE]);
+        assert_eq!(
+            rules,
+            [
+                Rule::NONE,
+                Rule::sp(8, None).expect("fits").losing_r12(),
+                Rule::NONE
+            ]
+        );
     }
 }

@@ -361,7 +361,8 @@ impl State {
             if let (Some(distance), Some(bp)) = (below_cfa(register), packed_bp)
                 && let Some(rule) = pack(distance, bp)
             {
-                return rule;
+                // What becomes of other registers is not looked at.
+                return rule.losing_r12();
             }
         }
         let on = |register: usize, flags, offset: i64, addend: i64| {

@@ -316,7 +316,15 @@ fn is_go_runtime(frame: &str) -> bool {
             && package != "runtime/pprof"
     });
     // Go 1.27 forgets the package of closures in functions that it puts inside others of another package.
-    (of_runtime || frame.starts_with("_.") || GO_NAMELESS.contains(&frame)) && !GO_GLUE.contains(&frame)
+    (of_runtime || frame.starts_with("_.") || GO_NAMELESS.contains(&frame) || is_race_detector(frame))
+        && !GO_GLUE.contains(&frame)
+}
+
+/// The C++ that programs have in them which are built with `-race` (runtime/race).
+fn is_race_detector(frame: &str) -> bool {
+    ["__tsan", "__sanitizer"]
+        .iter()
+        .any(|name| frame.starts_with(name))
 }
 
 fn is_go_entry(frame: &str) -> bool {

@@ -134,7 +134,7 @@ fn agree_with_the_machine(data: &[u8]) -> u64 {
             let machine = Machine::new(pc, checked);
             let mut expected = machine.step_by_row(section, row);
             let found = machine.step_by_rule(rule, &read.ext);
-            if rule == Rule::sp(8, None).unwrap()
+            if (rule.kind(), rule.cfa_offset(), rule.bp_below_cfa()) == (Kind::Sp, 8, 0)
                 && let Some(gimli::RegisterRule::Expression(_)) = row.register(gimli::X86_64::RBP)
                 && let (
                     Step::Caller { frame_pointer, .. },

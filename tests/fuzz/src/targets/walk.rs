@@ -204,8 +204,8 @@ fn rule(input: &mut Input<'_>) -> Result<Rule, StopReason> {
     match word >> 27 {
         0 => Err(StopReason::NoMapping),
         1 => Err(StopReason::NoRule),
-        // Small offsets lead to places that exist.
-        2..16 => Ok(Rule(word & 0xffff)),
+        // Small offsets lead to places that exist; the bits above them are for r12.
+        2..16 => Ok(Rule(word & 0xf000_ffff)),
         _ => Ok(Rule(word)),
     }
 }
