@@ -1,119 +1,185 @@
-//! What a recording costs: the program that is recorded, and the machine. Beside it `perf record`, if it is installed.
+//! What a recording costs: the program that is recorded, and the machine. Beside it the other recorders that are
+//! installed, in turns with the profiler and on the same process.
 
 use super::Figure;
-use super::paired::{self, Sampling, spread_of};
-use crate::command::answers;
-use anyhow::{Context, Result, ensure};
+use super::foreign::{self, Foreign};
+use super::paired::{self, Start, in_turns, spread_of};
+use anyhow::{Context, Result, anyhow, ensure};
+use profiler_tests::profiler;
 use profiler_tests::programs::{self, Form, Program};
 use profiler_tests::target::Target;
-use profiler_tests::{profiler, usage};
-use rustix::process::{Pid, Signal, kill_process};
+use profiler_tests::usage::{self, Usage};
+use std::iter::once;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 use tempfile::TempDir;
+
+/// The rates of the recordings, in Hz, and what is promised of the slowdown at each.
+pub(super) const RATES: [(u32, &str); 2] = [(99, "0.5 %"), (999, "2 %")];
 
 /// Lengths of two recordings: what the longer one takes more is what recording costs, without start and end.
 const SECONDS: [u32; 2] = [3, 13];
 const RECORDINGS: usize = 5;
 
-/// How long `perf record` gets to begin: it tells nobody when it has.
-const PERF_BEGINS: Duration = Duration::from_secs(1);
-
 pub(super) fn run() -> Result<Vec<Figure>> {
+    let (others, left_out) = foreign::installed();
     let program = programs::go("hook_cost", "local", Form::Exe, "")?;
     let mut figures = Vec::new();
-    for (rate, promised) in [("99", "0.5 %"), ("999", "2 %")] {
-        let args = ["-F", rate, "--hooks=off"];
-        let start = |pid| paired::recorder(pid, &args);
-        let what = format!("slowdown at {rate} Hz");
-        figures.push(paired::slowdown(&program, 0, &what, promised, start)?);
+    for nth in 0..RATES.len() {
+        figures.extend(slowdowns(&program, nth, &others)?);
     }
-    if answers("perf", &["--version"]) {
-        for (what, args) in [
-            ("perf record, no stacks", &[][..]),
-            ("perf record, frame pointers", &["-g"]),
-            ("perf record, copied stacks", &["--call-graph", "dwarf"]),
-        ] {
-            let start = |pid| Perf::start(pid, args);
-            let what = format!("slowdown at 999 Hz by {what}");
-            figures.push(paired::slowdown(&program, 0, &what, "", start)?);
-        }
-    }
-    figures.extend(own(&programs::go("demo", "local", Form::Exe, "")?)?);
+    figures.extend(needs(&programs::go("demo", "local", Form::Exe, "")?, &others)?);
+    figures.extend(left_out);
     Ok(figures)
 }
 
-/// CPU time and memory of the profiler while it records a program at 99 Hz.
-fn own(program: &Program) -> Result<Vec<Figure>> {
+/// How recordings at one of the [`RATES`] slow a program down.
+fn slowdowns(program: &Program, nth: usize, others: &[&'static Foreign]) -> Result<Vec<Figure>> {
+    let (rate, promised) = RATES[nth];
+    let rate_text = rate.to_string();
+    let args = ["-F", &rate_text, "--hooks=off"];
+    let theirs = others
+        .iter()
+        .map(|other| -> Start { Box::new(|pid| Ok(Box::new(other.start(pid, other.rates[nth])?))) });
+    let starts: Vec<Start> = once(paired::ours(&args)).chain(theirs).collect();
+    let slower = paired::slower(program, 0, &starts)?.into_iter();
+    let measured = slower.map(|slower| Measured::percent(slower?)).collect();
+
+    let names = others
+        .iter()
+        .map(|other| format!("slowdown at {} Hz by {}", other.rates[nth], other.label()));
+    let names = once(format!("slowdown at {rate} Hz")).chain(names).collect();
+    rows(names, measured, promised)
+}
+
+/// CPU time and memory of the recorders while they record a program at the first of the [`RATES`].
+fn needs(program: &Program, others: &[&'static Foreign]) -> Result<Vec<Figure>> {
+    type Record<'a> = Box<dyn Fn(u32, &Path) -> Result<Usage> + 'a>;
+
     let target = Target::start(program.command())?;
-    let pid = target.pid().to_string();
-    let (mut shares, mut memory) = (Vec::new(), 0);
-    for _ in 0..RECORDINGS {
+    let pid = target.pid();
+    let (rate, _) = RATES[0];
+    let ours: Record = Box::new(move |seconds, folder| {
+        let (pid, rate, seconds) = (pid.to_string(), rate.to_string(), seconds.to_string());
+        let mut command = profiler::command(["record", "-p", &pid, "-F", &rate, "-d", &seconds])?;
+        let used = usage::of(command.current_dir(folder))?;
+        ensure!(used.status.success(), "the recording failed:\n{}", used.stderr);
+        Ok(used)
+    });
+    let theirs = others.iter().map(|other| -> Record {
+        Box::new(move |seconds, folder| other.usage(pid, other.rates[0], seconds, folder))
+    });
+    let records: Vec<Record> = once(ours).chain(theirs).collect();
+    let needs = in_turns(&records, RECORDINGS, |record| {
         let folder = TempDir::new()?;
-        let mut took = [Duration::ZERO; 2];
-        for (seconds, took) in SECONDS.iter().zip(&mut took) {
-            let mut command = profiler::command(["record", "-p", &pid, "-F", "99"])?;
-            command
-                .args(["-d", &seconds.to_string()])
-                .current_dir(folder.path());
-            let used = usage::of(&mut command)?;
-            ensure!(used.status.success(), "the recording failed:\n{}", used.stderr);
-            *took = used.cpu;
-            memory = memory.max(used.peak_memory);
-        }
-        let more = took[1].saturating_sub(took[0]).as_secs_f64();
-        shares.push(more * 100.0 / f64::from(SECONDS[1] - SECONDS[0]));
-    }
+        let short = record(SECONDS[0], folder.path())?;
+        let long = record(SECONDS[1], folder.path())?;
+        let more = long.cpu.saturating_sub(short.cpu).as_secs_f64();
+        let share = more * 100.0 / f64::from(SECONDS[1] - SECONDS[0]);
+        Ok((share, short.peak_memory.max(long.peak_memory)))
+    });
     drop(target);
-    let (middle, spread) = spread_of(&mut shares, "%")?;
-    Ok(vec![
-        Figure::new(
-            format!("CPU of the profiler at 99 Hz, demo{spread}"),
-            format!("{middle:.2} %"),
-            "1 %",
-        ),
-        Figure::new(
-            "memory of the profiler at its peak, demo",
-            format!("{} MiB", memory >> 20),
-            "60 MiB",
-        ),
-    ])
+
+    let each = |measured: fn(&[(f64, u64)]) -> Result<Measured>| {
+        let of = |need: &Result<Vec<_>>| match need {
+            Ok(need) => measured(need),
+            Err(error) => Err(anyhow!("{error:#}")),
+        };
+        needs.iter().map(of).collect::<Vec<_>>()
+    };
+    let shares = each(|need| Measured::percent(need.iter().map(|(share, _)| *share).collect()));
+    let memory = each(|need| Measured::most(need.iter().map(|(_, memory)| *memory)));
+    let names = |what: &str| {
+        let theirs = others
+            .iter()
+            .map(|other| format!("{what} at {} Hz of {}, demo", other.rates[0], other.label()));
+        once(format!("{what} at {rate} Hz of the profiler, demo"))
+            .chain(theirs)
+            .collect::<Vec<_>>()
+    };
+    let mut figures = rows(names("CPU"), shares, "1 %")?;
+    figures.extend(rows(names("peak memory"), memory, "60 MiB")?);
+    Ok(figures)
 }
 
-/// `perf record` of a process.
-struct Perf {
-    child: Child,
-    _folder: TempDir,
+/// One value of one recorder.
+struct Measured {
+    value: f64,
+    /// The same as text, with its unit.
+    shown: String,
+    /// Between what it was, if it was measured more than once.
+    spread: String,
 }
 
-impl Perf {
-    fn start(pid: u32, args: &[&str]) -> Result<Self> {
-        let folder = TempDir::new()?;
-        let output: &Path = &folder.path().join("perf.data");
-        let child = Command::new("perf")
-            .args(["record", "-e", "cpu-clock:u", "-F", "999"])
-            .args(args)
-            .args(["-p", &pid.to_string(), "-o"])
-            .arg(output)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start perf")?;
-        std::thread::sleep(PERF_BEGINS);
+impl Measured {
+    /// The middle of some percentages.
+    fn percent(mut values: Vec<f64>) -> Result<Self> {
+        let (value, spread) = spread_of(&mut values, "%")?;
         Ok(Self {
-            child,
-            _folder: folder,
+            value,
+            shown: format!("{value:.2} %"),
+            spread,
+        })
+    }
+
+    /// The largest of some sizes in bytes.
+    fn most(sizes: impl Iterator<Item = u64>) -> Result<Self> {
+        let most = sizes.max().context("nothing was measured")?;
+        Ok(Self {
+            value: most as f64,
+            shown: format!("{} MiB", most >> 20),
+            spread: String::new(),
         })
     }
 }
 
-impl Sampling for Perf {
-    fn end(mut self) -> Result<()> {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).context("perf has no process id")?;
-        kill_process(pid, Signal::INT)?;
-        self.child.wait()?;
-        Ok(())
+/// The rows of what was measured of the profiler, which is first, and of the others. What one of these failed with is a
+/// row too: it is not for us to mend, and says nothing of the rest.
+fn rows(names: Vec<String>, measured: Vec<Result<Measured>>, promised: &str) -> Result<Vec<Figure>> {
+    let mut all = names.into_iter().zip(measured);
+    let (name, ours) = all.next().context("nothing was measured")?;
+    let ours = ours?;
+    let mut figures = vec![Figure::new(name + &ours.spread, ours.shown, promised)];
+    figures.extend(all.map(|(name, theirs)| match theirs {
+        Ok(theirs) => Figure::new(name + &theirs.spread, theirs.shown, "").beside(ours.value, theirs.value),
+        Err(error) => Figure::new(format!("{name}: {error:#}"), "failed", ""),
+    }));
+    Ok(figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Measured, rows};
+    use anyhow::anyhow;
+
+    fn names() -> Vec<String> {
+        ["profiler", "perf", "other"].map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn a_recorder_that_fails_leaves_the_others_their_rows() {
+        let measured = vec![
+            Measured::percent(vec![1.0, 3.0, 2.0]),
+            Err(anyhow!("it ended")),
+            Measured::percent(vec![8.0]),
+        ];
+        let figures = rows(names(), measured, "1 %").unwrap();
+        let text: Vec<_> = figures
+            .iter()
+            .map(|figure| [&figure.what, &figure.found, &figure.promised, &figure.ratio].map(String::as_str))
+            .collect();
+        assert_eq!(
+            text,
+            [
+                ["profiler (1.00 to 3.00 %)", "2.00 %", "1 %", ""],
+                ["perf: it ended", "failed", "", ""],
+                ["other (8.00 to 8.00 %)", "8.00 %", "", "0.25"],
+            ]
+        );
+    }
+
+    #[test]
+    fn the_profiler_may_not_fail() {
+        let measured = vec![Err(anyhow!("no")), Measured::most([1].into_iter())];
+        assert!(rows(names(), measured, "").is_err());
     }
 }

@@ -19,11 +19,15 @@ pub(super) fn run() -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for callbacks in [0, 2] {
         for (rate, promised) in [("99", "1 %"), ("999", "3 %")] {
-            let what = format!("slowdown at {rate} Hz, {callbacks} contexts");
             let args = ["-F", rate, "--hooks=require"];
-            figures.push(paired::slowdown(&program, callbacks, &what, promised, |pid| {
-                paired::recorder(pid, &args)
-            })?);
+            for slower in paired::slower(&program, callbacks, &[paired::ours(&args)])? {
+                let (middle, spread) = spread_of(&mut slower?, "%")?;
+                figures.push(Figure::new(
+                    format!("slowdown at {rate} Hz, {callbacks} contexts{spread}"),
+                    format!("{middle:.2} %"),
+                    promised,
+                ));
+            }
         }
         figures.push(question(&program, callbacks)?);
     }

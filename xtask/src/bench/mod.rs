@@ -4,6 +4,7 @@
 mod check;
 mod check_aa;
 mod cost;
+mod foreign;
 mod hooks;
 mod page;
 mod paired;
@@ -27,7 +28,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         name: "cost",
-        about: "what a recording costs its target and the machine, beside `perf record` (needs root; six minutes)",
+        about: "what a recording costs its target and the machine, beside other recorders that are installed (needs root; four minutes for each recorder)",
         run: cost::run,
     },
     Part {
@@ -58,6 +59,8 @@ struct Figure {
     found: String,
     /// What was promised; empty if nothing was.
     promised: String,
+    /// For a figure of another recorder: how many times as much that of the profiler is. Empty if there is none.
+    ratio: String,
 }
 
 impl Figure {
@@ -66,7 +69,17 @@ impl Figure {
             what: what.into(),
             found: found.into(),
             promised: promised.into(),
+            ratio: String::new(),
         }
+    }
+
+    /// This figure, of another recorder, beside that of the profiler.
+    fn beside(mut self, ours: f64, theirs: f64) -> Self {
+        // Where one of them is lost in the noise, so is what the ratio would say.
+        if ours > 0.0 && theirs > 0.0 {
+            self.ratio = format!("{:.2}", ours / theirs);
+        }
+        self
     }
 }
 
@@ -102,14 +115,16 @@ fn list() -> String {
 }
 
 fn table(figures: &[Figure]) -> String {
-    let mut text = format!("{:<84} {:>10} {:>10}\n", "", "found", "promised");
-    for figure in figures {
-        text.push_str(&format!(
-            "{:<84} {:>10} {:>10}\n",
-            figure.what, figure.found, figure.promised
-        ));
-    }
-    text
+    let row = |what: &str, found: &str, promised: &str, ratio: &str| {
+        let row = format!("{what:<84} {found:>10} {promised:>10} {ratio:>11}");
+        format!("{}\n", row.trim_end())
+    };
+    let rows = figures
+        .iter()
+        .map(|figure| row(&figure.what, &figure.found, &figure.promised, &figure.ratio));
+    std::iter::once(row("", "found", "promised", "ours ÷ this"))
+        .chain(rows)
+        .collect()
 }
 
 /// Median and largest of some durations or sizes.
@@ -140,14 +155,23 @@ mod tests {
 
     #[test]
     fn the_table_has_what_was_promised_beside_what_was_found() {
-        let text = table(&[Figure::new("check", "1.5 s", "2 s")]);
+        let text = table(&[
+            Figure::new("check", "1.5 s", "2 s"),
+            Figure::new("perf", "4 s", "").beside(1.5, 4.0),
+            Figure::new("noise", "-1 s", "").beside(1.5, -1.0),
+        ]);
         let rows: Vec<Vec<&str>> = text
             .lines()
             .map(|line| line.split_whitespace().collect())
             .collect();
         assert_eq!(
             rows,
-            [vec!["found", "promised"], vec!["check", "1.5", "s", "2", "s"]]
+            [
+                vec!["found", "promised", "ours", "÷", "this"],
+                vec!["check", "1.5", "s", "2", "s"],
+                vec!["perf", "4", "s", "0.38"],
+                vec!["noise", "-1", "s"],
+            ]
         );
     }
 

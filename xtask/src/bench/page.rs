@@ -22,16 +22,18 @@ fn text(parts: &[String], figures: &[Figure], machine: &str) -> String {
         .join(" ");
     let row = |figure: &Figure| {
         format!(
-            "| {} | {} | {} |\n",
+            "| {} | {} | {} | {} |\n",
             figure.what.replace('|', "\\|"),
             figure.found,
-            figure.promised
+            figure.promised,
+            figure.ratio
         )
     };
     let rows: String = figures.iter().map(row).collect();
     format!(
-        "# Figures\n\nMeasured by `{command}` on {machine}. Values are medians, those in brackets the least and the most.\n\n\
-         | what | found | promised at most |\n|---|---:|---:|\n{rows}"
+        "# Figures\n\nMeasured by `{command}` on {machine}. Values are medians, those in brackets the least and the most. \
+         The last column is for other recorders: it has the profiler's figure divided by theirs.\n\n\
+         | what | found | promised at most | ours ÷ this |\n|---|---:|---:|---:|\n{rows}"
     )
 }
 
@@ -62,13 +64,18 @@ mod tests {
     fn the_page_has_the_command_the_machine_and_the_figures() {
         let page = text(
             &["walk".to_owned()],
-            &[Figure::new("a | b", "1 ns", "2 ns")],
+            &[
+                Figure::new("a | b", "1 ns", "2 ns"),
+                Figure::new("perf", "4 ns", "").beside(1.0, 4.0),
+            ],
             "a machine",
         );
         assert_eq!(
             page,
             "# Figures\n\nMeasured by `cargo xtask bench --keep walk` on a machine. Values are medians, those in brackets the \
-             least and the most.\n\n| what | found | promised at most |\n|---|---:|---:|\n| a \\| b | 1 ns | 2 ns |\n"
+             least and the most. The last column is for other recorders: it has the profiler's figure divided by theirs.\n\n\
+             | what | found | promised at most | ours ÷ this |\n|---|---:|---:|---:|\n\
+             | a \\| b | 1 ns | 2 ns |  |\n| perf | 4 ns |  | 0.25 |\n"
         );
     }
 }

@@ -1,7 +1,6 @@
 //! The same work with and without a recording, in turn: what differs is what the recording costs. The work is that of
 //! `tests/targets/hook_cost`, which says what CPU time it took.
 
-use super::Figure;
 use anyhow::{Context, Result};
 use profiler_tests::profiler::{Recorder, Recording};
 use profiler_tests::programs::Program;
@@ -16,42 +15,61 @@ const ROUNDS: usize = 10;
 /// Something that samples a process until it is dropped or ended.
 pub(super) trait Sampling {
     /// Ends it.
-    fn end(self) -> Result<()>;
+    fn end(self: Box<Self>) -> Result<()>;
 }
 
 impl Sampling for Recorder {
-    fn end(self) -> Result<()> {
+    fn end(self: Box<Self>) -> Result<()> {
         self.signal(Signal::INT)?;
         self.wait().map(drop)
     }
 }
 
-/// How much more CPU time the same work, beneath so many callbacks, takes while `start` samples it.
-pub(super) fn slowdown<S: Sampling>(
-    program: &Program,
-    callbacks: u32,
-    what: &str,
-    promised: &str,
-    start: impl Fn(u32) -> Result<S>,
-) -> Result<Figure> {
+/// Lets something sample a process.
+pub(super) type Start<'a> = Box<dyn Fn(u32) -> Result<Box<dyn Sampling>> + 'a>;
+
+/// Lets the profiler do so.
+pub(super) fn ours<'a>(args: &'a [&'a str]) -> Start<'a> {
+    Box::new(|pid| Ok(Box::new(recorder(pid, args)?)))
+}
+
+/// How much more CPU time the same work, beneath so many callbacks, takes while each of `starts` samples it, in percent,
+/// time and again.
+pub(super) fn slower(program: &Program, callbacks: u32, starts: &[Start]) -> Result<Vec<Result<Vec<f64>>>> {
     let mut target = Target::start(program.command())?;
-    let mut slower = Vec::new();
     let mut before = work(&mut target, callbacks)?;
-    for _ in 0..PAIRS {
+    let slower = in_turns(starts, PAIRS, |start| {
         let sampling = start(target.pid())?;
         let sampled = work(&mut target, callbacks)?;
         sampling.end()?;
         let after = work(&mut target, callbacks)?;
-        slower.push(sampled / ((before + after) / 2.0) * 100.0 - 100.0);
+        let slower = sampled / ((before + after) / 2.0) * 100.0 - 100.0;
         before = after;
-    }
+        Ok(slower)
+    });
     target.finish()?;
-    let (middle, spread) = spread_of(&mut slower, "%")?;
-    Ok(Figure::new(
-        format!("{what}{spread}"),
-        format!("{middle:.2} %"),
-        promised,
-    ))
+    Ok(slower)
+}
+
+/// Measures each of some things so often, in turns: what changes on the machine meanwhile meets all of them. One that
+/// fails is not measured again.
+pub(super) fn in_turns<T, R>(
+    things: &[T],
+    times: usize,
+    mut measure: impl FnMut(&T) -> Result<R>,
+) -> Vec<Result<Vec<R>>> {
+    let mut found: Vec<_> = things.iter().map(|_| Ok(Vec::new())).collect();
+    for _ in 0..times {
+        for (thing, found) in things.iter().zip(&mut found) {
+            if let Ok(values) = found {
+                match measure(thing) {
+                    Ok(value) => values.push(value),
+                    Err(error) => *found = Err(error),
+                }
+            }
+        }
+    }
+    found
 }
 
 /// A recording of a process by the profiler, which samples already.
@@ -101,4 +119,26 @@ pub(super) fn spread(values: &mut [f64]) -> Result<(f64, f64, f64)> {
 pub(super) fn spread_of(values: &mut [f64], unit: &str) -> Result<(f64, String)> {
     let (least, middle, most) = spread(values)?;
     Ok((middle, format!(" ({least:.2} to {most:.2} {unit})")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_turns;
+    use anyhow::bail;
+
+    #[test]
+    fn all_have_their_turn_until_they_fail() {
+        let mut order = Vec::new();
+        let found = in_turns(&[1, 2, 3], 2, |&thing| {
+            order.push(thing);
+            if thing == 2 {
+                bail!("no");
+            }
+            Ok(thing * 10)
+        });
+        assert_eq!(order, [1, 2, 3, 1, 3]);
+        assert_eq!(found[0].as_ref().unwrap(), &[10, 10]);
+        assert!(found[1].is_err());
+        assert_eq!(found[2].as_ref().unwrap(), &[30, 30]);
+    }
 }
