@@ -36,6 +36,9 @@ const ACCEPT: Accept = Accept {
     cookie: COOKIE,
 };
 
+/// How long to wait for what comes and goes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The program, built once with each toolchain.
 pub(super) fn program(toolchain: &'static str) -> PathBuf {
     static BUILT: LazyLock<Mutex<BTreeMap<&'static str, TempDir>>> = LazyLock::new(Mutex::default);
@@ -210,9 +213,9 @@ impl Target {
         sys::queue_signal(self.pid(), tid, signal, ACCEPT.si_code, value)
     }
 
-    /// Checks that the state is as it was. A thread that handles one of Go's own signals right now is looked at again.
+    /// Checks that the state is as it was. What comes and goes is looked at again.
     pub(super) fn assert_state(&self, before: &State) {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let now = self.state();
             if now == *before {
@@ -223,8 +226,22 @@ impl Target {
         }
     }
 
-    /// What must be the same before and after us.
+    /// What must be the same before and after us, at a moment at which no worker is about to handle, or handles, the signal
+    /// that Go's runtime sends to its own threads at any time: that one waits then, or is blocked.
     pub(super) fn state(&self) -> State {
+        const SIGURG: u64 = 1 << 22;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let state = self.state_now();
+            let mut masks = state.pending.values().chain(state.blocked.values());
+            if masks.all(|mask| mask & SIGURG == 0) || Instant::now() > deadline {
+                return state;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn state_now(&self) -> State {
         let process = self.process();
         let maps = process.maps().expect("maps");
         let leader = process.status(self.pid()).expect("it runs");
