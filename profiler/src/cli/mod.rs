@@ -25,7 +25,6 @@ use std::process::ExitCode;
 
 /// Parses, runs, and turns an error into a message and an exit code.
 pub fn main() -> ExitCode {
-    sys::give_back_large_blocks();
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

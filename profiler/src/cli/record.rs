@@ -4,6 +4,7 @@ use super::args;
 use super::outputs::{self, Output};
 use super::preflight;
 use super::progress::Progress;
+use super::sys;
 use anyhow::{Context, Result, bail};
 use profiler::debuginfo::debuginfod::Settings;
 use profiler::format::{self, Format};
@@ -126,6 +127,8 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
     });
 
     let on_cpu = session.on_cpu_ns();
+    // Debug information of one file after the other is read now.
+    sys::give_back_large_blocks();
     let profile = tokio::task::spawn_blocking(move || session.finish())
         .await
         .context("a worker failed")??;
