@@ -36,13 +36,21 @@ pub struct Bpf {
 impl Machine for Bpf {
     #[inline(always)]
     fn stack_word(&mut self, state: &State, address: u64) -> Option<u64> {
-        if let Some(word) = self.near_word(address) {
-            return Some(word);
+        let scratch = self.scratch;
+        // SAFETY: scratch is this CPU's map value; the program does not migrate, and nothing else uses it.
+        let at = unsafe { (*scratch).window_at };
+        // As `near_word` looks, but with one place that reads: of a second one, behind `fill_window`, the verifier of Linux 6.1
+        // loses the limits of the index.
+        if (address.wrapping_sub(at) > WINDOW_BYTES - 8 || address & 7 != 0)
+            && !self.fill_window(state, address)
+        {
+            return self.word(address);
         }
-        if self.fill_window(state, address) {
-            return self.near_word(address);
+        // SAFETY: as above; the index is masked to the window.
+        unsafe {
+            let index = address.wrapping_sub((*scratch).window_at) >> 3;
+            Some((*scratch).window[index as usize & (WINDOW_WORDS - 1)])
         }
-        self.word(address)
     }
 
     #[inline(always)]
