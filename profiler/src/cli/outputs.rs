@@ -3,9 +3,9 @@
 use anyhow::{Context, Result};
 use profiler::format::{self, Format};
 use profiler::profile::Profile;
-use rustix::fs::statvfs;
+use rustix::fs::{Access, access, statvfs};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// A file and its format.
@@ -43,13 +43,17 @@ pub fn plan(paths: &[PathBuf]) -> Result<Vec<Output>> {
 /// # Errors
 /// It cannot.
 pub fn check(path: &Path) -> Result<()> {
-    let probe = beside(path);
-    File::create_new(&probe)
-        .and_then(|_| fs::remove_file(&probe))
-        .with_context(|| format!("cannot write {}", path.display()))?;
     if path.is_dir() {
         anyhow::bail!("cannot write {}: it is a directory", path.display());
     }
+    let probe = beside(path);
+    let writable = if stays(path) {
+        // Not opened: a pipe that nobody reads yet would make us wait.
+        access(path, Access::WRITE_OK).map_err(io::Error::from)
+    } else {
+        File::create_new(&probe).and_then(|_| fs::remove_file(&probe))
+    };
+    writable.with_context(|| format!("cannot write {}", path.display()))?;
     if is_full(path) {
         anyhow::bail!(
             "cannot write {}: no space is left on its file system",
@@ -78,11 +82,21 @@ pub fn rescue(profile: &Profile) -> Option<PathBuf> {
         .find(|path| write(path, &bytes).is_ok())
 }
 
-/// Writes a file whole or not at all: a reader, or a full disk, never sees half of it in its place.
+/// Writes a file whole or not at all: a reader, or a full disk, never sees half of it in its place. What is not a file but
+/// stands for one is written to, and stays what it is.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let written = if stays(path) {
+        fs::write(path, bytes)
+    } else {
+        replace(path, bytes)
+    };
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = beside(path);
     let written = File::create_new(&temporary)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
@@ -90,11 +104,71 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    written.with_context(|| format!("cannot write {}", path.display()))
+    written
+}
+
+/// Whether there is something at `path` that is no regular file: root would take `/dev/null` from the whole system, or the
+/// link `/dev/stdout`, by putting a file in its place.
+fn stays(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| !found.is_file())
 }
 
 /// A name in the same directory that nobody else uses.
 fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check, write};
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::fs;
+    use std::os::unix::fs::{FileTypeExt, symlink};
+    use std::thread;
+
+    #[test]
+    fn a_file_is_replaced_and_a_link_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let link = folder.path().join("link");
+        symlink("file", &link).unwrap();
+        fs::write(&file, "a longer text").unwrap();
+        for (path, text) in [(&file, "first"), (&link, "then")] {
+            check(path).unwrap();
+            write(path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        }
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_pipe_and_a_link_to_a_device_stay_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let nothing = folder.path().join("nothing");
+        symlink("/dev/null", &nothing).unwrap();
+        check(&nothing).unwrap();
+        write(&nothing, b"text").unwrap();
+        assert!(nothing.is_symlink());
+
+        let pipe = folder.path().join("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        check(&pipe).unwrap();
+        let reader = thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read_to_string(pipe).unwrap()
+        });
+        write(&pipe, b"text").unwrap();
+        assert_eq!(reader.join().unwrap(), "text");
+        assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_directory_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = check(folder.path()).unwrap_err().to_string();
+        assert!(error.ends_with("it is a directory"), "{error}");
+    }
 }
