@@ -2,6 +2,7 @@
 
 use crate::folded::Folded;
 use crate::programs::{cargo_target, run};
+use crate::target;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -187,10 +188,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        target::end(&mut self.child);
     }
 }
 

@@ -137,13 +137,17 @@ fn outside(child: u32, inside: u32) -> Option<u32> {
     None
 }
 
+/// Ends a process, unless it has been waited for: only until then its id is its own.
+pub fn end(child: &mut Child) {
+    if let Ok(None) = child.try_wait() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
 impl Drop for Target {
     fn drop(&mut self) {
-        // Only a process that has not been waited for can be killed: its id is still its own.
-        if let Ok(None) = self.child.try_wait() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        end(&mut self.child);
     }
 }
 

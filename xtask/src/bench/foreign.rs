@@ -7,6 +7,7 @@
 use super::Figure;
 use super::paired::Sampling;
 use anyhow::{Context, Result, bail, ensure};
+use profiler_tests::target;
 use profiler_tests::usage::{self, Usage};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
@@ -304,10 +305,7 @@ impl Sampling for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        target::end(&mut self.child);
     }
 }
 

@@ -5,7 +5,7 @@ use super::paired::spread_of;
 use anyhow::{Context, Result, ensure};
 use profiler_tests::profiler::Recorder;
 use profiler_tests::programs::{self, Form};
-use profiler_tests::target::Target;
+use profiler_tests::target::{self, Target};
 use rustix::process::Signal;
 use std::fmt::Write as _;
 use std::fs;
@@ -120,8 +120,7 @@ impl Compiler {
 
 impl Drop for Compiler {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        target::end(&mut self.child);
     }
 }
 
