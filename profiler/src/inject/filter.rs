@@ -85,6 +85,17 @@ pub(super) enum Verdict {
     Forbidden(&'static str),
 }
 
+impl Verdict {
+    /// What filters do about the call, in words, if they do not let it pass.
+    pub(super) fn objection(self) -> Option<&'static str> {
+        match self {
+            Self::Allowed => None,
+            Self::Refused => Some("refuses"),
+            Self::Forbidden(how) => Some(how),
+        }
+    }
+}
+
 /// One filter.
 #[derive(Clone, Debug)]
 pub(super) struct Filter(Vec<Instruction>);

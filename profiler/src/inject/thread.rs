@@ -14,6 +14,7 @@ use super::sys;
 use crate::target::calls::SystemCalls;
 use crate::target::preflight::{self, Condition, waits_in};
 use crate::target::process::{Process, Task};
+use crate::target::status::Status;
 use crate::target::waiting;
 use nix::errno::Errno;
 use nix::libc::user_regs_struct;
@@ -135,17 +136,17 @@ impl<'p> Seized<'p> {
 
     /// Makes sure that the thread may be borrowed.
     pub(super) fn borrow(self, plan: &Plan) -> Result<Borrowed<'p>, Fault> {
-        let filters = self.filters()?;
+        let status = self.process.status(self.tid).ok_or(Fault::Unfit)?;
+        let filters = self.filters(&status)?;
         match &plan.runtime {
             Runtime::Go(go) => self.borrow_idle_m(go, filters),
-            Runtime::Table(calls) => self.borrow_for_detours(calls, filters),
+            Runtime::Table(calls) => self.borrow_for_detours(calls, &status, filters),
         }
     }
 
     /// The filters of its system calls, if it may return from signal handlers: the end of ours is that call, and so is the
     /// way back from a detour.
-    fn filters(&self) -> Result<Filters, Fault> {
-        let status = self.process.status(self.tid).ok_or(Fault::Unfit)?;
+    fn filters(&self, status: &Status) -> Result<Filters, Fault> {
         if status.seccomp == 0 {
             return Ok(Filters::default());
         }
@@ -159,15 +160,14 @@ impl<'p> Seized<'p> {
             filters.push(Filter::parse(&program));
         }
         let filters = Filters::new(filters);
-        let (pc, arguments) = (0, [0; 6]);
-        match filters.judge(&SystemCall {
+        let call = SystemCall {
             number: SIGRETURN,
-            arguments,
-            pc,
-        }) {
-            Verdict::Allowed => Ok(filters),
-            Verdict::Refused => Err(filtered("refuses", "rt_sigreturn")),
-            Verdict::Forbidden(how) => Err(filtered(how, "rt_sigreturn")),
+            arguments: [0; 6],
+            pc: 0,
+        };
+        match filters.judge(&call).objection() {
+            None => Ok(filters),
+            Some(how) => Err(filtered(how, "rt_sigreturn")),
         }
     }
 
@@ -330,14 +330,17 @@ impl Borrowed<'_> {
     /// Makes sure that a call is made, and that nothing happens but that it fails should we die before it is made.
     fn pass_filters(&self, name: &str, number: u64, arguments: [u64; 6]) -> Result<(), Fault> {
         let pc = self.call.0.wrapping_add(SYSCALL_INSTRUCTION.len() as u64);
-        match self.filters.judge(&SystemCall {
+        let call = SystemCall {
             number,
             arguments,
             pc,
-        }) {
-            Verdict::Refused if !self.thread.is_unfiltered => Err(filtered("refuses", name)),
-            Verdict::Allowed | Verdict::Refused => Ok(()),
-            Verdict::Forbidden(how) => Err(filtered(how, name)),
+        };
+        match self.filters.judge(&call) {
+            Verdict::Refused if self.thread.is_unfiltered => Ok(()),
+            verdict => match verdict.objection() {
+                None => Ok(()),
+                Some(how) => Err(filtered(how, name)),
+            },
         }
     }
 

@@ -11,7 +11,7 @@ mod tables;
 pub use btf::Btf;
 pub use drain::{RawSample, Record, parse};
 pub use sideband::{NewCode, Remapped};
-pub use tables::{ObjectTable, Question, Slot, Tables, TurnedAway, Usage};
+pub use tables::{ObjectTable, Question, Slot, Tables, Usage};
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};

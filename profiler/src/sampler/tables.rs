@@ -81,15 +81,6 @@ pub struct Question {
     pub filters: u32,
 }
 
-/// Why a process has no tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TurnedAway {
-    /// They are full.
-    NoRoom,
-    /// The system does not let us look at it.
-    NotAllowed,
-}
-
 impl Tables {
     /// Takes the maps over from a loaded object.
     pub(super) fn new(bpf: &mut aya::Ebpf) -> Result<Self, Error> {
@@ -338,14 +329,11 @@ impl Tables {
             .map_err(Error::map("PROCS"))
     }
 
-    /// There are no tables for process `tgid`: its samples say why from now on.
-    pub fn turn_away(&mut self, tgid: u32, why: TurnedAway) {
-        let slot = match why {
-            TurnedAway::NoRoom => ProcSlot::NO_ROOM,
-            TurnedAway::NotAllowed => ProcSlot::NOT_ALLOWED,
-        };
+    /// There are no tables for process `tgid`: from now on its samples say why, by what stands for its slot, one of
+    /// [`ProcSlot::NO_ROOM`] and [`ProcSlot::NOT_ALLOWED`].
+    pub fn turn_away(&mut self, tgid: u32, why: u32) {
         // Where there is no room even for that, the BPF program says so by itself.
-        let _ = self.procs.insert(tgid, slot, 0);
+        let _ = self.procs.insert(tgid, why, 0);
     }
 
     /// Samples of process `tgid` are not wanted any more. It may be gone already.

@@ -36,11 +36,11 @@ fn filter(calls: &[u32], action: u32) -> Vec<Instruction> {
 
 /// The Go program, with such a filter.
 fn go(calls: &[u32], action: u32) -> Target {
-    run(Command::new(target::program("local")), calls, action)
+    run(Command::new(target::program("local")), &filter(calls, action))
 }
 
-fn run(mut command: Command, calls: &[u32], action: u32) -> Target {
-    sys::filter(&mut command, &filter(calls, action));
+fn run(mut command: Command, filter: &[Instruction]) -> Target {
+    sys::filter(&mut command, filter);
     Target::run(&mut command)
 }
 
@@ -67,7 +67,7 @@ fn calls_that_filters_let_fail_are_made_and_fail_for_the_program() {
     }
     let mut command = Command::new(table::program());
     command.arg("futex");
-    let target = run(command, &[MEMFD_CREATE], REFUSE);
+    let target = run(command, &filter(&[MEMFD_CREATE], REFUSE));
     let before = target.state();
     come_and_go(&target);
     name(&target);
@@ -108,7 +108,7 @@ fn a_program_that_may_not_return_from_signal_handlers_is_left_alone() {
     for (action, what) in [(KILL, "ends it for"), (REFUSE, "refuses")] {
         let mut command = Command::new(table::program());
         command.arg("spin");
-        let target = run(command, &[RT_SIGRETURN], action);
+        let target = run(command, &filter(&[RT_SIGRETURN], action));
         let found = failing(&target);
         assert_eq!(
             found.fact,
@@ -129,9 +129,7 @@ fn no_copy_is_made_of_a_program_that_a_filter_ends_for_that() {
         answer(KILL),
         answer(ALLOW),
     ];
-    let mut command = Command::new(target::program("local"));
-    sys::filter(&mut command, &program);
-    let target = Target::run(&mut command);
+    let target = run(Command::new(target::program("local")), &program);
     let before = target.state();
     come_and_go(&target);
     let mut conversation = Symbolizer::default();

@@ -20,6 +20,7 @@ use super::{Borrowed, Fault, NO_CALL, SYSCALL_INSTRUCTION, Seized, pid};
 use crate::inject::filter::Filters;
 use crate::inject::sys;
 use crate::target::calls::SystemCalls;
+use crate::target::status::Status;
 use crate::target::waiting::POLL;
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace;
@@ -47,10 +48,10 @@ impl<'p> Seized<'p> {
     pub(super) fn borrow_for_detours(
         self,
         calls: &SystemCalls,
+        status: &Status,
         filters: Filters,
     ) -> Result<Borrowed<'p>, Fault> {
         let regs = self.request(ptrace::getregs(pid(self.tid)))?;
-        let status = self.process.status(self.tid).ok_or(Fault::Unfit)?;
         self.begin_epoll_again(&regs, status.pending & !status.blocked)?;
         let Some(after) = resumed(&regs) else {
             return Err(Fault::Unfit);

@@ -7,9 +7,10 @@ use super::{Tables, Targets};
 use crate::explain::explain;
 use crate::record::Error;
 use crate::record::images::{Content, Held, Loaded, ModuleIdx};
-use crate::sampler::{self, TurnedAway};
+use crate::sampler;
 use crate::target::process::{self, Process};
 use profiler_abi::stop::StopReason;
+use profiler_abi::table::ProcSlot;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,8 +41,8 @@ impl Targets {
     /// There is no room for a process, or something else does not let it be watched.
     pub(super) fn turn_away(&mut self, pid: u32, error: &Error) {
         let (why, stop) = match error {
-            Error::Sampler(_) => (TurnedAway::NoRoom, StopReason::NoRoom),
-            _ => (TurnedAway::NotAllowed, StopReason::NotAllowed),
+            Error::Sampler(_) => (ProcSlot::NO_ROOM, StopReason::NoRoom),
+            _ => (ProcSlot::NOT_ALLOWED, StopReason::NotAllowed),
         };
         self.tables.turn_away(pid, why);
         self.turned_away.insert(pid);
