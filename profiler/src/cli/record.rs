@@ -28,6 +28,7 @@ const SPARE_THREADS: usize = 256;
 
 /// Runs the command.
 pub fn run(args: args::Record) -> Result<ExitCode> {
+    sys::give_back_large_blocks();
     let outputs = outputs::plan(&args.outputs)?;
     if let Some(path) = &args.summary_json {
         outputs::check(path)?;
@@ -127,8 +128,6 @@ async fn record(args: args::Record, processes: Vec<Process>, outputs: &[Output])
     });
 
     let on_cpu = session.on_cpu_ns();
-    // Debug information of one file after the other is read now.
-    sys::give_back_large_blocks();
     let profile = tokio::task::spawn_blocking(move || session.finish())
         .await
         .context("a worker failed")??;

@@ -1,8 +1,8 @@
 //! What the C library only gives to unsafe code.
 
 /// From now on, large blocks of memory go back to the system when they are freed, also those of the middle of the heap.
-/// glibc else keeps ever larger ones (mallopt(3), the threshold is dynamic): what one file's debug information took stays
-/// taken while the next one's is read. Blocks that grow again and again, as tables do, are slower with it.
+/// glibc else keeps ever larger ones (mallopt(3), the threshold is dynamic): what one file's tables or debug information
+/// took stays taken while the next one's are read.
 #[cfg(target_env = "gnu")]
 pub fn give_back_large_blocks() {
     const BYTES: nix::libc::c_int = 128 << 10;

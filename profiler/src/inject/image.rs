@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn walks_go_through_the_helper() {
         let file = object::File::parse(BUILT).expect("an ELF file");
-        let read = ObjectRows::read(&file, None, None, &mut ExtTable::default());
+        let read = ObjectRows::read(&file, None, None, &mut ExtTable::default(), || ());
         let image = Image::built().expect("a good image");
         let kind = |address| read.rows.rule_at(Svma(address)).kind();
         assert_eq!(kind(image.handler), Kind::Sp);

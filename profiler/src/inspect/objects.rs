@@ -156,7 +156,7 @@ impl Loaded {
         let debug = symbols
             .debug_file()
             .and_then(|bytes| object::File::parse(&bytes[..]).ok());
-        let rows = ObjectRows::read(&file, debug.as_ref(), self.pclntab.as_ref(), ext);
+        let rows = ObjectRows::read(&file, debug.as_ref(), self.pclntab.as_ref(), ext, || ());
         self.code.problems.extend(rows.unknown_shapes.iter().cloned());
         self.code.problems.extend(symbols.refused());
         let covered = Covered {

@@ -60,9 +60,7 @@ impl Loader {
                 while let Some(job) = smallest(&work, &mut waiting) {
                     let object = contents(&job).and_then(|file| {
                         let places = roots.places(job.pid);
-                        let object = Object::read(job.entry.path(), &file.bytes, places, &mut ext)?;
-                        // Most of it is not looked at again: names are wanted of few, and at the end.
-                        file.release();
+                        let object = Object::read(job.entry.path(), &file, places, &mut ext)?;
                         Ok(Box::new(object))
                     });
                     let ext_rules = ext.rules().to_vec();

@@ -4,10 +4,10 @@ use crate::addr::Svma;
 use crate::debuginfo::{Places, Symbols};
 use crate::gopclntab::Pclntab;
 use crate::hooks::table as hooks;
+use crate::target::Mapped;
 use crate::target::go::GoRuntime;
 use crate::target::go::sites::HookSites;
 use crate::unwind::{ExtTable, ObjectRows, danger, table};
-use bytes::Bytes;
 use object::{Object as _, ObjectSymbol};
 use profiler_abi::table::REGION_SHIFT;
 
@@ -42,7 +42,8 @@ impl Object {
     ///
     /// # Errors
     /// The bytes are not an ELF file for this machine, or damaged beyond use.
-    pub fn read(path: &str, bytes: &Bytes, places: Places, ext: &mut ExtTable) -> Result<Self, String> {
+    pub fn read(path: &str, contents: &Mapped, places: Places, ext: &mut ExtTable) -> Result<Self, String> {
+        let bytes = &contents.bytes;
         let file = object::File::parse(&bytes[..]).map_err(|error| error.to_string())?;
         let symbols = Symbols::open(bytes.clone(), path, places).map_err(|error| error.to_string())?;
         let mut problems = Vec::new();
@@ -67,13 +68,14 @@ impl Object {
         let errno_location = file
             .dynamic_symbols()
             .chain(file.symbols())
-            .find(|symbol| symbol.is_definition() && symbol.name() == Ok("__errno_location"))
+            .find(|symbol| symbol.is_definition() && symbol.name_bytes() == Ok(b"__errno_location"))
             .map(|symbol| Svma(symbol.address()));
 
         let debug = symbols
             .debug_file()
             .and_then(|bytes| object::File::parse(&bytes[..]).ok());
-        let mut rows = ObjectRows::read(&file, debug.as_ref(), pclntab.as_ref(), ext);
+        let release = || contents.release();
+        let mut rows = ObjectRows::read(&file, debug.as_ref(), pclntab.as_ref(), ext, release);
         for shape in &rows.unknown_shapes {
             note("chains may break in its Go runtime", shape);
         }
@@ -82,6 +84,8 @@ impl Object {
         } else {
             danger::zones(&file)
         };
+        // Most of it is not looked at again: names are wanted of few, and at the end.
+        contents.release();
         rows.rows.mark(&zones);
         let regions = table::encode(&rows.rows);
         let n_regions = regions.last().map_or(0, |(number, _)| number + 1);

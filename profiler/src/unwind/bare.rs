@@ -8,7 +8,6 @@ use super::{ExtTable, Layer, Rows, asm};
 use crate::addr::Svma;
 use object::{Object, ObjectSymbol, SymbolKind};
 use profiler_abi::rule::Rule;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The most code of an object that is read, in bytes. Reading takes some hundred times as long as evaluating tables.
@@ -21,21 +20,22 @@ pub(super) fn read<'c>(
     code: impl Fn(Range<Svma>) -> Option<&'c [u8]>,
     ext: &mut ExtTable,
 ) -> Layer {
-    let mut functions: BTreeMap<Svma, u64> = BTreeMap::new();
-    for symbol in file.symbols().chain(file.dynamic_symbols()) {
-        let (start, size) = (Svma(symbol.address()), symbol.size());
-        let is_bare = symbol.is_definition()
-            && symbol.kind() == SymbolKind::Text
-            && size > 0
-            && covered.rule_at(start) == Rule::NONE
-            && !is_part(symbol.name_bytes().unwrap_or_default());
-        if is_bare {
-            functions.entry(start).or_insert(size);
-        }
-    }
+    let symbols = file.symbols().chain(file.dynamic_symbols());
+    let mut functions: Vec<_> = symbols
+        .filter(|symbol| symbol.is_definition() && symbol.kind() == SymbolKind::Text && symbol.size() > 0)
+        .map(|symbol| (Svma(symbol.address()), symbol))
+        .collect();
+    // Of symbols for the same address the first counts.
+    functions.sort_by_key(|(start, _)| *start);
+    let mut covered = covered.ascending();
+    functions.retain(|(start, symbol)| {
+        covered.rule_at(*start) == Rule::NONE && !is_part(symbol.name_bytes().unwrap_or_default())
+    });
+    functions.dedup_by_key(|(start, _)| *start);
     let mut layer = Layer::default();
     let mut left = MAX_CODE;
-    for (start, size) in functions {
+    for (start, symbol) in functions {
+        let size = symbol.size();
         let Some(end) = start.0.checked_add(size) else {
             continue;
         };

@@ -89,7 +89,7 @@ pub fn zones(file: &object::File<'_>) -> Vec<Range<Svma>> {
         .chain(file.dynamic_symbols())
         .filter(|symbol| symbol.is_definition() && symbol.kind() == SymbolKind::Text);
     functions
-        .filter(|symbol| symbol.name().is_ok_and(is_dangerous))
+        .filter(|symbol| symbol.name_bytes().is_ok_and(is_dangerous))
         .map(|symbol| {
             let start = symbol.address();
             Svma(start)..Svma(start.saturating_add(symbol.size()))
@@ -97,8 +97,9 @@ pub fn zones(file: &object::File<'_>) -> Vec<Range<Svma>> {
         .collect()
 }
 
-fn is_dangerous(name: &str) -> bool {
-    FUNCTIONS.contains(&name) || PREFIXES.iter().any(|start| name.starts_with(start))
+fn is_dangerous(name: &[u8]) -> bool {
+    FUNCTIONS.iter().any(|function| name == function.as_bytes())
+        || PREFIXES.iter().any(|start| name.starts_with(start.as_bytes()))
 }
 
 #[cfg(test)]
@@ -142,6 +143,6 @@ mod tests {
                 "{name}"
             );
         }
-        assert!(!is_dangerous("mallocate") && !is_dangerous("main.free"));
+        assert!(!is_dangerous(b"mallocate") && !is_dangerous(b"main.free"));
     }
 }

@@ -19,6 +19,12 @@ use crate::addr::Svma;
 /// The largest section that is decompressed, in bytes. A compressed section may claim any size.
 const MAX_DECOMPRESSED: u64 = 1 << 30;
 
+/// Bytes of a section for each row, in real ones, or fewer. Wrong numbers cost time, and nothing else.
+const BYTES_PER_ROW: usize = 3;
+
+/// The most rows that room is made for before they are read: 64 MiB of room.
+const MAX_ROOM: usize = 1 << 22;
+
 /// The longest common information entry that is evaluated, in bytes. Its instructions are run for each function
 /// that names it, and real ones have fewer than 100 bytes.
 const MAX_CIE: usize = 4096;
@@ -120,6 +126,7 @@ impl Reader<'_, '_> {
         self.read(
             &EhFrame::new(data, LittleEndian),
             bases,
+            data.len(),
             entries.filter(|entry| entry.id != Some(0)),
         )
     }
@@ -131,18 +138,20 @@ impl Reader<'_, '_> {
         self.read(
             &section,
             bases,
+            data.len(),
             entries.filter(|entry| entry.id != Some(u32::MAX)),
         )
     }
 
-    /// Reads the frame description entries of a section.
+    /// Reads the frame description entries of a section of so many bytes.
     fn read<'a, S: UnwindSection<Bytes<'a>>>(
         &mut self,
         section: &S,
         bases: &BaseAddresses,
+        len: usize,
         descriptions: impl Iterator<Item = Entry>,
     ) -> Layer {
-        let mut layer = Layer::default();
+        let mut layer = Layer::with_capacity((len / BYTES_PER_ROW).min(MAX_ROOM));
         let mut cies = HashMap::new();
         let mut context = UnwindContext::new();
         let mut rows = Vec::new();

@@ -14,25 +14,35 @@ use std::ops::Range;
 /// config/i386/linux-unwind.h), so C libraries use no others.
 const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05];
 
+/// So much code is searched at a time, in bytes.
+const CHUNK: usize = 16 << 20;
+
 /// The longest code that a program starts with, in bytes. glibc's loader has about 80.
 const MAX_START: u64 = 256;
 
-/// Rows of what signal handlers return to in the sections `text`. `code` gives the bytes at stated addresses.
+/// Rows of what signal handlers return to in the sections `text`. `code` gives the bytes at stated addresses, and `release`
+/// is called when a part of them has been read.
 pub(super) fn signal_returns<'c>(
     text: &[Range<Svma>],
     code: impl Fn(Range<Svma>) -> Option<&'c [u8]>,
+    release: impl Fn(),
 ) -> Layer {
+    let finder = memchr::memmem::Finder::new(&SIGNAL_RETURN);
     let mut layer = Layer::default();
     for section in text {
-        let Some(bytes) = code(section.clone()) else {
-            continue;
-        };
-        for at in memchr::memmem::find_iter(bytes, &SIGNAL_RETURN) {
-            // It is a return address that no call precedes, and walks look those up less one.
-            let start = Svma(section.start.0.saturating_add(at as u64).saturating_sub(1));
-            let end = Svma(start.0.saturating_add(1 + SIGNAL_RETURN.len() as u64));
-            let rule = Rule::SIG_FRAME;
-            layer.push(start..end, [Row { start, rule }]);
+        let bytes = code(section.clone()).unwrap_or_default();
+        for first in (0..bytes.len()).step_by(CHUNK) {
+            // What begins in the chunk may end behind it.
+            let end = bytes.len().min(first + CHUNK + SIGNAL_RETURN.len() - 1);
+            for at in finder.find_iter(&bytes[first..end]) {
+                // It is a return address that no call precedes, and walks look those up less one.
+                let at = (first + at) as u64;
+                let start = Svma(section.start.0.saturating_add(at).saturating_sub(1));
+                let end = Svma(start.0.saturating_add(1 + SIGNAL_RETURN.len() as u64));
+                let rule = Rule::SIG_FRAME;
+                layer.push(start..end, [Row { start, rule }]);
+            }
+            release();
         }
     }
     layer
@@ -72,10 +82,11 @@ pub(super) fn start<'c>(
 
 #[cfg(test)]
 mod tests {
-    use super::{signal_returns, start};
+    use super::{CHUNK, SIGNAL_RETURN, signal_returns, start};
     use crate::addr::Svma;
     use crate::unwind::Rows;
     use profiler_abi::rule::{Kind, Rule};
+    use std::cell::Cell;
     use std::ops::Range;
 
     const BASE: u64 = 0x1000;
@@ -93,7 +104,7 @@ mod tests {
         let code = b"\xc3\x90\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05\x48\xc7\xc0\x0f\x00\x00\x00\xc3";
         let text = text(code);
         let rows = Rows::overlay(
-            [signal_returns(std::slice::from_ref(&text), reader(code))],
+            [signal_returns(std::slice::from_ref(&text), reader(code), || ())],
             &[text],
         );
         for (at, kind) in [
@@ -104,6 +115,22 @@ mod tests {
         ] {
             assert_eq!(rows.rule_at(Svma(BASE + at)).kind(), kind, "at {at}");
         }
+    }
+
+    #[test]
+    fn trampolines_are_found_wherever_pieces_meet() {
+        let mut code = vec![0x90; 2 * CHUNK + 20];
+        for at in [CHUNK - 5, CHUNK + 4, 2 * CHUNK, 2 * CHUNK + 11] {
+            code[at..][..SIGNAL_RETURN.len()].copy_from_slice(&SIGNAL_RETURN);
+        }
+        let text = text(&code);
+        let released = Cell::new(0);
+        let layer = signal_returns(
+            std::slice::from_ref(&text),
+            |_| Some(&code[..]),
+            || released.set(released.get() + 1),
+        );
+        assert_eq!((layer.functions(), released.get()), (4, 3));
     }
 
     #[test]

@@ -21,24 +21,27 @@ pub struct ObjectRows {
 
 impl ObjectRows {
     /// Reads the rows of `file`, whose Go functions are in `pclntab`, and whose separate debug file is `debug`. Extended
-    /// rules go to `ext`.
+    /// rules go to `ext`. `release` is called when a large part of the file has been read and is not needed again soon.
     pub fn read(
         file: &object::File<'_>,
         debug: Option<&object::File<'_>>,
         pclntab: Option<&Pclntab>,
         ext: &mut ExtTable,
+        release: impl Fn(),
     ) -> Self {
+        let text = dwarf::text(file);
+        let code = |range| dwarf::code_of(file, range);
+        let signal_returns = kernel::signal_returns(&text, code, &release);
         let mut coverage = Coverage::default();
         let mut frames = dwarf::CallFrames::read(file, ext, &mut coverage);
         // Stripping takes `.debug_frame` away, which is all that some programs have.
         if let Some(debug) = debug.filter(|_| !dwarf::has_call_frames(file)) {
             frames.debug_frame = dwarf::CallFrames::read(debug, ext, &mut coverage).debug_frame;
         }
-        let text = dwarf::text(file);
-        let code = |range| dwarf::code_of(file, range);
+        release();
         // The first layer that covers an address counts: what can be nothing else, Go's own table for Go's code, then what
         // the program itself unwinds by.
-        let mut layers = vec![kernel::signal_returns(&text, code)];
+        let mut layers = vec![signal_returns];
         let mut unknown_shapes = Vec::new();
         if let Some(pclntab) = pclntab {
             let go = go::read(pclntab, code, ext);
@@ -107,7 +110,7 @@ mod tests {
         let rows = |file: &[u8], debug: Option<&[u8]>| {
             let file = object::File::parse(file).unwrap();
             let debug = debug.map(|debug| object::File::parse(debug).unwrap());
-            ObjectRows::read(&file, debug.as_ref(), None, &mut ExtTable::default())
+            ObjectRows::read(&file, debug.as_ref(), None, &mut ExtTable::default(), || ())
         };
         let expected = rows(&whole, None);
         assert_eq!(expected.coverage.functions, 2);

@@ -3,7 +3,9 @@
 //! Several sources describe code (frame information of compilers, tables of the Go linker, the machine code
 //! itself). Each fills a [`Layer`]; [`Rows::overlay`] puts the layers on each other.
 
+use std::iter::Peekable;
 use std::ops::Range;
+use std::slice;
 
 use profiler_abi::rule::Rule;
 
@@ -43,6 +45,14 @@ struct Piece {
 }
 
 impl Layer {
+    /// A layer that is about to have so many rows.
+    pub fn with_capacity(rows: usize) -> Self {
+        Self {
+            spans: Vec::new(),
+            rows: Vec::with_capacity(rows),
+        }
+    }
+
     /// Adds a function whose code is `range`. Its rows come in ascending order; those outside the range or out of
     /// order are left out, and of two with the same start the later one counts.
     ///
@@ -78,28 +88,25 @@ impl Layer {
         self.spans.len()
     }
 
-    /// The pieces in ascending order, disjoint.
-    fn into_pieces(mut self) -> Vec<Piece> {
-        self.spans.sort_by_key(|span| span.start);
-        let mut pieces = Vec::with_capacity(self.rows.len());
-        for (i, span) in self.spans.iter().enumerate() {
-            let end = match self.spans.get(i + 1) {
-                Some(next) => span.end.min(next.start),
-                None => span.end,
-            };
+    /// The pieces in ascending order, disjoint. The functions have to be in that order.
+    fn pieces(&self) -> impl Iterator<Item = Piece> {
+        let nexts = self.spans.iter().skip(1).map(|next| next.start);
+        let ends = nexts.chain([Svma(u64::MAX)]);
+        self.spans.iter().zip(ends).flat_map(|(span, next)| {
+            let end = span.end.min(next);
             let rows = &self.rows[span.first..span.first + span.len];
-            for (j, row) in rows.iter().enumerate() {
-                let piece = Piece {
-                    start: row.start,
-                    end: rows.get(j + 1).map_or(end, |next| next.start.min(end)),
-                    rule: row.rule,
-                };
-                if piece.start < piece.end {
-                    pieces.push(piece);
-                }
-            }
-        }
-        pieces
+            let ends = rows.iter().skip(1).map(|row| row.start).chain([end]);
+            let pieces = rows.iter().zip(ends).map(move |(row, until)| Piece {
+                start: row.start,
+                end: until.min(end),
+                rule: row.rule,
+            });
+            pieces.filter(|piece| piece.start < piece.end)
+        })
+    }
+
+    fn sort(&mut self) {
+        self.spans.sort_by_key(|span| span.start);
     }
 }
 
@@ -114,36 +121,46 @@ impl Rows {
     /// Puts `layers` on each other: where several cover an address, the first of them counts. What lies outside
     /// `text` (the executable ranges of the object, in any order) is cut off.
     pub fn overlay(layers: impl IntoIterator<Item = Layer>, text: &[Range<Svma>]) -> Self {
+        let mut layers: Vec<_> = layers.into_iter().filter(|layer| layer.functions() > 0).collect();
+        layers.iter_mut().for_each(Layer::sort);
+        let len = layers.iter().map(|layer| layer.rows.len()).sum();
+        // One by one through all steps: an object can have millions.
         let pieces = layers
-            .into_iter()
-            .map(Layer::into_pieces)
-            .reduce(|above, below| merge(&above, &below))
-            .unwrap_or_default();
-        Self::from_pieces(&clip(&pieces, &disjoint(text)))
+            .iter()
+            .map(|layer| -> Box<dyn Iterator<Item = Piece>> { Box::new(layer.pieces()) })
+            .reduce(|above, below| Box::new(Merge::new(above, below)));
+        match pieces {
+            Some(pieces) => Self::from_pieces(Clip::new(pieces, &disjoint(text)), len),
+            None => Self::default(),
+        }
     }
 
     /// Where no rule is in force, those of `layer` are from now on, as far as they lie inside `text`.
-    pub fn fill(&mut self, layer: Layer, text: &[Range<Svma>]) {
+    pub fn fill(&mut self, mut layer: Layer, text: &[Range<Svma>]) {
         if layer.functions() == 0 {
             return;
         }
-        let below = clip(&layer.into_pieces(), &disjoint(text));
-        *self = Self::from_pieces(&merge(&self.pieces(), &below));
+        layer.sort();
+        let text = disjoint(text);
+        let below = Clip::new(layer.pieces(), &text);
+        let len = self.rows.len() + layer.rows.len();
+        *self = Self::from_pieces(Merge::new(self.pieces(), below), len);
     }
 
     /// The pieces that have a rule.
-    fn pieces(&self) -> Vec<Piece> {
+    fn pieces(&self) -> impl Iterator<Item = Piece> {
         let ends = self.rows.iter().skip(1).map(|row| row.start);
         let pieces = self.rows.iter().zip(ends).map(|(row, end)| Piece {
             start: row.start,
             end,
             rule: row.rule,
         });
-        pieces.filter(|piece| piece.rule != Rule::NONE).collect()
+        pieces.filter(|piece| piece.rule != Rule::NONE)
     }
 
-    fn from_pieces(pieces: &[Piece]) -> Self {
-        let mut rows = Vec::with_capacity(pieces.len() + 1);
+    /// The rows of some pieces, about `len`.
+    fn from_pieces(pieces: impl Iterator<Item = Piece>, len: usize) -> Self {
+        let mut rows = Vec::with_capacity(len);
         let mut push = |start, rule| {
             let last = rows.last().map_or(Rule::NONE, |row: &Row| row.rule);
             if rule != last {
@@ -167,6 +184,9 @@ impl Rows {
     /// Marks the rules in `zones` as those of a danger zone; see [`Rule::dangerous`]. Code without rules is not marked.
     pub fn mark(&mut self, zones: &[Range<Svma>]) {
         let zones = disjoint(zones);
+        if zones.is_empty() {
+            return;
+        }
         let mut zones = zones.iter().peekable();
         let mut marked: Vec<Row> = Vec::with_capacity(self.rows.len());
         let mut push = |start, rule| {
@@ -206,15 +226,39 @@ impl Rows {
         }
     }
 
+    /// The rules in force at addresses that are asked for in ascending order.
+    pub fn ascending(&self) -> Ascending<'_> {
+        Ascending {
+            rule: Rule::NONE,
+            rows: self.rows.iter().peekable(),
+        }
+    }
+
     /// How many bytes of `text` have no rule.
     pub fn bytes_without_rule(&self, text: &[Range<Svma>]) -> u64 {
         let text = disjoint(text);
         let all: u64 = text.iter().map(|range| range.end.0 - range.start.0).sum();
-        let with_rule: u64 = clip(&self.pieces(), &text)
-            .iter()
+        let with_rule: u64 = Clip::new(self.pieces(), &text)
             .map(|piece| piece.end.0 - piece.start.0)
             .sum();
         all - with_rule
+    }
+}
+
+/// See [`Rows::ascending`].
+#[derive(Debug)]
+pub struct Ascending<'r> {
+    rule: Rule,
+    rows: Peekable<slice::Iter<'r, Row>>,
+}
+
+impl Ascending<'_> {
+    /// The rule in force at an address, which is none before the one that was last asked for.
+    pub fn rule_at(&mut self, address: Svma) -> Rule {
+        while let Some(row) = self.rows.next_if(|row| row.start <= address) {
+            self.rule = row.rule;
+        }
+        self.rule
     }
 }
 
@@ -231,57 +275,91 @@ fn disjoint(ranges: &[Range<Svma>]) -> Vec<Range<Svma>> {
     sorted
 }
 
-/// `above`, and `below` where `above` has nothing.
-fn merge(above: &[Piece], below: &[Piece]) -> Vec<Piece> {
-    let mut out = Vec::with_capacity(above.len() + below.len());
-    let mut above = above.iter().peekable();
-    for &piece in below {
-        let mut rest = piece;
-        while let Some(&&over) = above.peek()
-            && over.start < rest.end
-        {
-            if rest.start < over.start {
-                out.push(Piece {
-                    end: over.start,
-                    ..rest
-                });
-            }
-            rest.start = rest.start.max(over.end);
-            if over.end > rest.end {
-                // It also covers what comes after `piece`.
-                break;
-            }
-            out.push(over);
-            above.next();
-        }
-        if rest.start < rest.end {
-            out.push(rest);
-        }
-    }
-    out.extend(above.copied());
-    out
+/// The pieces of `above`, and those of `below` where `above` has nothing; both in ascending order and disjoint.
+struct Merge<A: Iterator<Item = Piece>, B> {
+    above: Peekable<A>,
+    below: B,
+    /// What is left of the piece of `below` that it is at.
+    rest: Option<Piece>,
 }
 
-/// What of `pieces` lies in `ranges`; both in ascending order and disjoint.
-fn clip(pieces: &[Piece], ranges: &[Range<Svma>]) -> Vec<Piece> {
-    let mut out = Vec::with_capacity(pieces.len());
-    let mut pieces = pieces.iter().peekable();
-    for range in ranges {
-        while let Some(&&piece) = pieces.peek()
-            && piece.start < range.end
-        {
+impl<A: Iterator<Item = Piece>, B: Iterator<Item = Piece>> Merge<A, B> {
+    fn new(above: A, below: B) -> Self {
+        Self {
+            above: above.peekable(),
+            below,
+            rest: None,
+        }
+    }
+}
+
+impl<A: Iterator<Item = Piece>, B: Iterator<Item = Piece>> Iterator for Merge<A, B> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        while let Some(piece) = self.rest.take().or_else(|| self.below.next()) {
+            let Some(&over) = self.above.peek().filter(|over| over.start < piece.end) else {
+                return Some(piece);
+            };
+            if piece.start < over.start {
+                self.rest = Some(Piece {
+                    start: over.start,
+                    ..piece
+                });
+                return Some(Piece {
+                    end: over.start,
+                    ..piece
+                });
+            }
+            if over.end < piece.end {
+                self.rest = Some(Piece {
+                    start: piece.start.max(over.end),
+                    ..piece
+                });
+                return self.above.next();
+            }
+            // Covered; and so may be what comes after it.
+        }
+        self.above.next()
+    }
+}
+
+/// What of pieces lies in ranges; both in ascending order and disjoint.
+struct Clip<'r, P> {
+    pieces: P,
+    ranges: &'r [Range<Svma>],
+    /// A piece that may go on in the next range.
+    rest: Option<Piece>,
+}
+
+impl<'r, P: Iterator<Item = Piece>> Clip<'r, P> {
+    fn new(pieces: P, ranges: &'r [Range<Svma>]) -> Self {
+        Self {
+            pieces,
+            ranges,
+            rest: None,
+        }
+    }
+}
+
+impl<P: Iterator<Item = Piece>> Iterator for Clip<'_, P> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        while let Some((range, ranges)) = self.ranges.split_first() {
+            let piece = self.rest.take().or_else(|| self.pieces.next())?;
+            if piece.end > range.end {
+                self.rest = Some(piece);
+                self.ranges = ranges;
+            }
             let start = piece.start.max(range.start);
             let end = piece.end.min(range.end);
             if start < end {
-                out.push(Piece { start, end, ..piece });
+                return Some(Piece { start, end, ..piece });
             }
-            if piece.end > range.end {
-                break;
-            }
-            pieces.next();
         }
+        None
     }
-    out
 }
 
 #[cfg(test)]
@@ -458,6 +536,7 @@ mod tests {
             });
             let text = [range(5..60), range(80..150)];
             let rows = Rows::overlay(layers.iter().map(|ranges| layer_from(ranges)), &text);
+            let mut ascending = rows.ascending();
             for address in 0..300 {
                 let naive = layers
                     .iter()
@@ -466,6 +545,11 @@ mod tests {
                     .filter(|_| text.iter().any(|text| text.contains(&Svma(address))))
                     .map_or(Rule::NONE, |(_, rule)| *rule);
                 assert_eq!(rows.rule_at(Svma(address)), naive, "round {round}, {address}");
+                assert_eq!(
+                    ascending.rule_at(Svma(address)),
+                    naive,
+                    "round {round}, {address}"
+                );
             }
             assert!(rows.as_slice().is_sorted_by(|a, b| a.start < b.start));
             assert!(

@@ -60,7 +60,7 @@ fn the_seeds_of_tables_are_tables() {
         let (elf, _) = crate::elf::file(&frames);
         let file = object::File::parse(&*elf).unwrap();
         assert!(
-            ObjectRows::read(&file, None, None, &mut ext)
+            ObjectRows::read(&file, None, None, &mut ext, || ())
                 .rows
                 .as_slice()
                 .len()

@@ -128,7 +128,7 @@ pub fn machine_code(data: &[u8]) {
 /// The rows of a file, and that their tables say the same.
 fn rows(file: &object::File<'_>, pclntab: Option<&Pclntab>) {
     let mut ext = ExtTable::default();
-    let object = ObjectRows::read(file, None, pclntab, &mut ext);
+    let object = ObjectRows::read(file, None, pclntab, &mut ext, || ());
     let rows = object.rows.as_slice();
     assert!(rows.is_sorted_by(|a, b| a.start < b.start), "rows ascend");
     assert!(object.bytes_without_rule() <= object.text_bytes());
