@@ -20,6 +20,9 @@ use tempfile::TempDir;
 /// Nothing that is waited for takes this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether a profiler samples.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// A finished recording.
 #[derive(Debug)]
 pub struct Recording {
@@ -138,7 +141,8 @@ impl Recorder {
                 start.elapsed() < PATIENCE,
                 "the profiler opened no perf event in {PATIENCE:?}"
             );
-            std::thread::yield_now();
+            // Else this would take the CPU on which the profiler begins.
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
 

@@ -1,11 +1,12 @@
-//! How long a recording takes to begin, and after Ctrl-C to end.
+//! How long a recording takes to begin, and after Ctrl-C to end; and what memory one of a large program takes.
 
 use super::Figure;
 use super::paired::spread_of;
 use anyhow::{Context, Result, ensure};
-use profiler_tests::profiler::Recorder;
+use profiler_tests::profiler::{self, Recorder};
 use profiler_tests::programs::{self, Form};
 use profiler_tests::target::{self, Target};
+use profiler_tests::usage;
 use rustix::process::Signal;
 use std::fmt::Write as _;
 use std::fs;
@@ -29,11 +30,29 @@ pub(super) fn run() -> Result<Vec<Figure>> {
 
     let compiler = Compiler::start()?;
     let what = format!(
-        "rustc, whose library has {} MB",
+        "rustc with {} MB of libraries",
         compiler.library_bytes / 1_000_000
     );
     figures.extend(times(compiler.child.id(), &what, "1500 ms", "")?);
+    figures.push(memory(compiler.child.id(), &what, "150 MiB")?);
     Ok(figures)
+}
+
+/// The most memory that recordings of a process take.
+fn memory(pid: u32, what: &str, promised: &str) -> Result<Figure> {
+    let mut most = 0;
+    for _ in 0..RECORDINGS {
+        let folder = TempDir::new()?;
+        let mut record = profiler::command(["record", "-p", &pid.to_string(), "-d", "1"])?;
+        let used = usage::of(record.current_dir(folder.path()))?;
+        ensure!(used.status.success(), "the recording failed:\n{}", used.stderr);
+        most = most.max(used.peak_memory);
+    }
+    Ok(Figure::new(
+        format!("peak memory, {what}"),
+        format!("{} MiB", most >> 20),
+        promised,
+    ))
 }
 
 /// The times of recordings of a process.
@@ -73,7 +92,7 @@ fn times(pid: u32, what: &str, begin: &str, end: &str) -> Result<Vec<Figure>> {
     ])
 }
 
-/// A process with a large library, at work: `rustc`.
+/// A process with large libraries, at work: `rustc`.
 struct Compiler {
     child: Child,
     library_bytes: u64,
@@ -104,15 +123,18 @@ impl Compiler {
             .spawn()
             .context("cannot start rustc")?;
         let libraries = fs::read_dir(sysroot.join("lib"))?.filter_map(Result::ok);
-        let is_driver =
-            |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("librustc_driver");
-        let driver = libraries
-            .into_iter()
-            .find(is_driver)
-            .context("rustc has no library")?;
+        let mapped = libraries.filter(|entry| {
+            let name = entry.file_name();
+            ["librustc_driver", "libLLVM.so"]
+                .iter()
+                .any(|start| name.to_string_lossy().starts_with(start))
+        });
+        let library_bytes = mapped
+            .map(|entry| entry.metadata().map_or(0, |about| about.len()))
+            .sum();
         Ok(Self {
             child,
-            library_bytes: driver.metadata()?.len(),
+            library_bytes,
             _folder: folder,
         })
     }
