@@ -1,7 +1,7 @@
 //! What honouring traceback hooks costs a program.
 
 use super::Figure;
-use super::paired::{self, PAIRS, record, recorded, round, spread, spread_of};
+use super::paired::{self, record, recorded, round, spread, spread_of};
 use anyhow::{Result, ensure};
 use profiler_tests::programs::{self, Form, Program};
 use profiler_tests::target::Target;
@@ -10,6 +10,8 @@ use profiler_tests::target::Target;
 const RECORDINGS: usize = 40;
 /// So often that a question is more than the differences between two measurements.
 const OFTEN: &str = "4999";
+/// How often the time of a question is measured.
+const QUESTIONS: usize = 12;
 /// Sizes of programs that are copied, in MiB.
 const SIZES: [u32; 4] = [0, 64, 256, 448];
 const COPIES: usize = 5;
@@ -43,7 +45,7 @@ pub(super) fn run() -> Result<Vec<Figure>> {
 fn question(program: &Program, callbacks: u32) -> Result<Figure> {
     let mut target = Target::start(program.command())?;
     let mut times = Vec::new();
-    for _ in 0..PAIRS {
+    for _ in 0..QUESTIONS {
         let (without, _) = recorded(&mut target, callbacks, &["-F", OFTEN, "--hooks=off"])?;
         let (with, recording) = recorded(&mut target, callbacks, &["-F", OFTEN, "--hooks=require"])?;
         let answers = recording.summary()?.hook_answers()?;
