@@ -103,7 +103,8 @@ const ALL: &[Foreign] = &[
         args: "--dwarf true --frequency {rate} --time 0 --output {output} --pid {pid}",
         output: "profile.pb.gz",
     },
-    // `lightswitch --help`: the rate is a prime number. It is a flame graph unless a format is given, and walks by tables.
+    // `lightswitch --help`: the rate is a prime number. It is a flame graph unless a format is given, and walks by tables. It looks
+    // for tracefs below /sys/kernel/debug only, where debugfs has to be mounted.
     Foreign {
         name: "lightswitch",
         program: "lightswitch",

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 /// How often each comparison is made: the middle one counts. One by itself is off by 1.5 % in either direction on a virtual
 /// machine, the middle one of so many by a third of a percent.
-const PAIRS: usize = 30;
+const PAIRS: usize = 24;
 /// Rounds of work, of a tenth of a second, on each side of a comparison.
 const ROUNDS: usize = 10;
 
