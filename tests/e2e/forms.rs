@@ -5,7 +5,7 @@
 
 use anyhow::{Result, ensure};
 use profiler_tests::exact::{self, Demand};
-use profiler_tests::profiler::Recorder;
+use profiler_tests::profiler::{self, Recorder};
 use profiler_tests::programs::{self, EVERY_GO, Form, Program};
 use profiler_tests::target::Target;
 use profiler_tests::{exclusive, full};
@@ -225,6 +225,37 @@ fn children_that_never_call_exec() -> Result<()> {
         &recording,
         demand(&["parent_leaf", "child_work", "child_leaf"]),
     )
+}
+
+#[test]
+fn a_thread_that_begins_another_keeps_its_callers() -> Result<()> {
+    let _guard = exclusive();
+    let program = programs::native("spawns/spawns.c")?;
+    let target = Target::start(program.command())?;
+    let recording = profiler::record(exact::arguments(&target, full(SECONDS)))?;
+    ensure!(target.finish()?.status.success());
+    let mut began = 0;
+    for stack in &recording.stacks()?.stacks {
+        let user = stack.user();
+        // glibc before 2.34 has no clone3.
+        let is_call = |name: &String| ["clone3", "__clone3", "clone", "__clone"].contains(&name.as_str());
+        if !user.last().is_some_and(is_call) {
+            continue;
+        }
+        let is_whole = user.iter().any(|frame| frame == "main") && user.iter().any(|frame| frame == "begin");
+        let is_new = user.len() == 1;
+        ensure!(!stack.is_incomplete() && (is_whole || is_new), "{stack:?}");
+        if is_whole {
+            began += stack.count;
+        }
+    }
+    // Half of the program's time goes there.
+    ensure!(
+        began > recording.stacks()?.total() / 10,
+        "{began}\n{}",
+        recording.stderr
+    );
+    Ok(())
 }
 
 fn demand<'a>(seen: &'a [&'a str]) -> Demand<'a> {

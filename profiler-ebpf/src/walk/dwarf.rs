@@ -34,6 +34,9 @@ pub(super) fn packed<M: Machine>(
 #[inline(always)]
 pub(super) fn extended<M: Machine>(state: &mut State, machine: &mut M, index: u32) -> Result<(), StopReason> {
     let rule = machine.ext_rule(index).ok_or(StopReason::NoRule)?;
+    if rule.flags & ExtRule::BEGINS_THREADS != 0 && machine.reg(Regs::RAX) == 0 {
+        return Err(StopReason::Root);
+    }
     let base = match rule.reg {
         Regs::RSP => state.sp,
         Regs::RBP => state.bp,

@@ -347,6 +347,27 @@ fn an_unwinder_that_replaces_its_frame_is_noticed_by_the_call_that_did_not_call_
 }
 
 #[test]
+fn a_new_thread_has_no_caller_and_the_one_that_began_it_has() {
+    for (rax, frames, stop) in [(0, 1, StopReason::Root), (4711, 2, StopReason::Root)] {
+        let mut host = Host::new(LEAF, 0x7000, 0);
+        host.regs[Regs::RAX as usize] = rax;
+        host.code(LEAF, Rule::ext(0));
+        host.code(MIDDLE, Rule::END);
+        host.ext.push(ExtRule {
+            reg: Regs::RSP,
+            flags: ExtRule::BEGINS_THREADS,
+            offset: 8,
+            addend: 0,
+            ra_offset: -8,
+            bp_offset: ExtRule::BP_SAME,
+        });
+        host.stack(0x7000, &[MIDDLE + 1]);
+        let (words, found) = host.run();
+        assert_eq!((words.len(), found), (frames, stop));
+    }
+}
+
+#[test]
 fn a_register_that_callees_may_have_changed_is_not_trusted() {
     let mut host = Host::new(LEAF, 0x7000, 0);
     host.code(LEAF, sp(8));

@@ -246,7 +246,7 @@ pub struct ExtRule {
     /// debug format calls it. Any register but sp, bp and r12 is known only in the innermost frame and in one that a
     /// signal interrupted.
     pub reg: u32,
-    /// Bits: [`ExtRule::DEREF`], [`ExtRule::BP_AT_BP`], [`ExtRule::MAY_BE_REPLACED`].
+    /// Bits: [`ExtRule::DEREF`], [`ExtRule::BP_AT_BP`], [`ExtRule::MAY_BE_REPLACED`], [`ExtRule::BEGINS_THREADS`].
     pub flags: u32,
     /// Added to the register, in bytes.
     pub offset: i32,
@@ -268,6 +268,9 @@ impl ExtRule {
     /// The frame may be one that is being replaced by another: the rule holds if the return address is behind a
     /// call of the very function, else nothing tells the caller.
     pub const MAY_BE_REPLACED: u32 = 4;
+    /// A system call that begins a thread returns here twice: the rule is that of the thread that made it. The new one, which
+    /// finds 0 in rax (clone(2)), is on a stack of its own, and nothing called it.
+    pub const BEGINS_THREADS: u32 = 8;
     /// The caller's frame pointer was not saved.
     pub const BP_SAME: i32 = i32::MIN;
     /// The caller's frame pointer cannot be told: the walk goes on with none (0).

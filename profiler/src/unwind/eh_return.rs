@@ -9,8 +9,7 @@ use super::{ExtTable, Row};
 use crate::addr::Svma;
 use gimli::{CfaRule, RegisterRule, UnwindTableRow, X86_64};
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
-use profiler_abi::rule::{ExtRule, Kind, Rule};
-use profiler_abi::sample::Regs;
+use profiler_abi::rule::ExtRule;
 use std::ops::Range;
 
 /// The longest function that is looked at, in bytes. Those in libgcc have about 1,000.
@@ -63,33 +62,6 @@ pub(super) fn guard(rows: &mut Vec<Row>, range: Range<Svma>, ext: &mut ExtTable)
         rows.insert(first, Row { start, rule });
     }
     for row in rows.iter_mut().filter(|row| range.contains(&row.start)) {
-        row.rule = guarded(row.rule, ext);
+        row.rule = ext.flagged(row.rule, ExtRule::MAY_BE_REPLACED);
     }
-}
-
-fn guarded(rule: Rule, ext: &mut ExtTable) -> Rule {
-    let plain = match rule.kind() {
-        Kind::Sp | Kind::Bp => ExtRule {
-            reg: if rule.kind() == Kind::Sp {
-                Regs::RSP
-            } else {
-                Regs::RBP
-            },
-            flags: 0,
-            // Both numbers are of at most 27 bits.
-            offset: rule.cfa_offset() as i32,
-            addend: 0,
-            ra_offset: -8,
-            bp_offset: match rule.bp_below_cfa() {
-                0 => ExtRule::BP_SAME,
-                below => -(below as i32),
-            },
-        },
-        Kind::Ext => ext.rules()[rule.ext_index() as usize],
-        _ => return rule,
-    };
-    ext.rule(ExtRule {
-        flags: plain.flags | ExtRule::MAY_BE_REPLACED,
-        ..plain
-    })
 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use profiler_abi::rule::{ExtRule, Rule};
+use profiler_abi::rule::{ExtRule, Kind, Rule};
+use profiler_abi::sample::Regs;
 
 /// Hands out indices for [`ExtRule`]s; equal rules get the same index.
 #[derive(Debug, Default)]
@@ -34,6 +35,34 @@ impl ExtTable {
                 Rule::NONE
             }
         }
+    }
+
+    /// The rule that is `rule` with more flags; `rule` itself if it is none that has a CFA.
+    pub fn flagged(&mut self, rule: Rule, flags: u32) -> Rule {
+        let plain = match rule.kind() {
+            Kind::Sp | Kind::Bp => ExtRule {
+                reg: if rule.kind() == Kind::Sp {
+                    Regs::RSP
+                } else {
+                    Regs::RBP
+                },
+                flags: 0,
+                // Both numbers are of at most 27 bits.
+                offset: rule.cfa_offset() as i32,
+                addend: 0,
+                ra_offset: -8,
+                bp_offset: match rule.bp_below_cfa() {
+                    0 => ExtRule::BP_SAME,
+                    below => -(below as i32),
+                },
+            },
+            Kind::Ext => self.rules[rule.ext_index() as usize],
+            _ => return rule,
+        };
+        self.rule(ExtRule {
+            flags: plain.flags | flags,
+            ..plain
+        })
     }
 
     /// All rules, by index.

@@ -1,13 +1,14 @@
-//! Code that nothing calls but the kernel: where a program starts, and what signal handlers return to.
+//! Code that nothing calls but the kernel: where programs and threads begin, and what signal handlers return to.
 //!
-//! Both are assembly, and some C libraries have no call frame information for it (musl), or none for the former (glibc's
-//! dynamic loader).
+//! All of it is assembly, and C libraries have no call frame information for some: musl for none, glibc for where its dynamic
+//! loader begins, and from the system call that begins a thread up to the return of it.
 
 use super::asm::Function;
 use super::rows::{Layer, Row};
+use super::{ExtTable, Rows};
 use crate::addr::Svma;
 use iced_x86::FlowControl;
-use profiler_abi::rule::Rule;
+use profiler_abi::rule::{ExtRule, Rule};
 use std::ops::Range;
 
 /// `mov $15,%rax; syscall`, which is rt_sigreturn(2). Unwinders know a signal frame by these bytes (libgcc's
@@ -20,30 +21,79 @@ const CHUNK: usize = 16 << 20;
 /// The longest code that a program starts with, in bytes. glibc's loader has about 80.
 const MAX_START: u64 = 256;
 
-/// Rows of what signal handlers return to in the sections `text`. `code` gives the bytes at stated addresses, and `release`
-/// is called when a part of them has been read.
-pub(super) fn signal_returns<'c>(
-    text: &[Range<Svma>],
-    code: impl Fn(Range<Svma>) -> Option<&'c [u8]>,
-    release: impl Fn(),
-) -> Layer {
-    let finder = memchr::memmem::Finder::new(&SIGNAL_RETURN);
-    let mut layer = Layer::default();
-    for section in text {
-        let bytes = code(section.clone()).unwrap_or_default();
-        for first in (0..bytes.len()).step_by(CHUNK) {
-            // What begins in the chunk may end behind it.
-            let end = bytes.len().min(first + CHUNK + SIGNAL_RETURN.len() - 1);
-            for at in finder.find_iter(&bytes[first..end]) {
-                // It is a return address that no call precedes, and walks look those up less one.
-                let at = (first + at) as u64;
-                let start = Svma(section.start.0.saturating_add(at).saturating_sub(1));
-                let end = Svma(start.0.saturating_add(1 + SIGNAL_RETURN.len() as u64));
-                let rule = Rule::SIG_FRAME;
-                layer.push(start..end, [Row { start, rule }]);
+/// `mov $nr,%eax` before a `syscall` that begins a thread: clone(2), 56, and clone3(2), 435.
+const BEGINS_THREAD: [[u8; 5]; 2] = [[0xb8, 0x38, 0, 0, 0], [0xb8, 0xb3, 0x01, 0, 0]];
+
+/// The end of all of these, with the `syscall`.
+const NEEDLE: [u8; 4] = [0x00, 0x00, 0x0f, 0x05];
+
+/// The longest code that is looked at from a `syscall` to a return, in bytes. glibc has 10.
+const MAX_RETURN: usize = 32;
+
+/// System calls that are known by their bytes.
+#[derive(Debug, Default)]
+pub(super) struct SystemCalls {
+    /// Rows of what signal handlers return to.
+    pub(super) signal_returns: Layer,
+    /// Code from each `syscall` that begins a thread up to the return of it.
+    pub(super) clones: Vec<Range<Svma>>,
+}
+
+impl SystemCalls {
+    /// Searches the sections `text`. `code` gives the bytes at stated addresses, and `release` is called when a part of them
+    /// has been read.
+    pub(super) fn find<'c>(
+        text: &[Range<Svma>],
+        code: impl Fn(Range<Svma>) -> Option<&'c [u8]>,
+        release: impl Fn(),
+    ) -> Self {
+        let finder = memchr::memmem::Finder::new(&NEEDLE);
+        let mut calls = Self::default();
+        for section in text {
+            let bytes = code(section.clone()).unwrap_or_default();
+            for first in (0..bytes.len()).step_by(CHUNK) {
+                // What begins in the chunk may end behind it.
+                let end = bytes.len().min(first + CHUNK + NEEDLE.len() - 1);
+                for at in finder.find_iter(&bytes[first..end]) {
+                    calls.add(section.start, bytes, first + at + 2);
+                }
+                release();
             }
-            release();
         }
+        calls
+    }
+
+    /// Adds the `syscall` that is `at` bytes behind `start`, if it is one of these.
+    fn add(&mut self, start: Svma, bytes: &[u8], at: usize) {
+        let address = |at: usize| Svma(start.0.saturating_add(at as u64));
+        let (before, after) = bytes.split_at(at);
+        if bytes[..at + 2].ends_with(&SIGNAL_RETURN) {
+            // It is a return address that no call precedes, and walks look those up less one.
+            let from = Svma(address(at + 2 - SIGNAL_RETURN.len()).0.saturating_sub(1));
+            let rule = Rule::SIG_FRAME;
+            self.signal_returns
+                .push(from..address(at + 2), [Row { start: from, rule }]);
+        } else if BEGINS_THREAD.iter().any(|mov| before.ends_with(mov)) {
+            let code = &after[..after.len().min(MAX_RETURN)];
+            let instructions = Function::decode(address(at), code).instructions;
+            let returns = instructions
+                .iter()
+                .find(|instruction| instruction.is_stack_instruction());
+            if let Some(returns) = returns.filter(|found| found.flow_control() == FlowControl::Return) {
+                self.clones.push(address(at)..Svma(returns.next_ip()));
+            }
+        }
+    }
+}
+
+/// Rows of where threads begin: that of the instruction before in `rows`, for the thread that made the call.
+pub(super) fn clones(clones: &[Range<Svma>], rows: &Rows, ext: &mut ExtTable) -> Layer {
+    let mut layer = Layer::default();
+    for clone in clones {
+        let start = clone.start;
+        let before = rows.rule_at(Svma(start.0.saturating_sub(1)));
+        let rule = ext.flagged(before, ExtRule::BEGINS_THREADS);
+        layer.push(clone.clone(), [Row { start, rule }]);
     }
     layer
 }
@@ -82,10 +132,11 @@ pub(super) fn start<'c>(
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK, SIGNAL_RETURN, signal_returns, start};
+    use super::{CHUNK, SIGNAL_RETURN, SystemCalls, clones, start};
     use crate::addr::Svma;
-    use crate::unwind::Rows;
-    use profiler_abi::rule::{Kind, Rule};
+    use crate::unwind::testing::{layer_from, words};
+    use crate::unwind::{ExtTable, Rows};
+    use profiler_abi::rule::{ExtRule, Kind, Rule};
     use std::cell::Cell;
     use std::ops::Range;
 
@@ -104,7 +155,7 @@ mod tests {
         let code = b"\xc3\x90\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05\x48\xc7\xc0\x0f\x00\x00\x00\xc3";
         let text = text(code);
         let rows = Rows::overlay(
-            [signal_returns(std::slice::from_ref(&text), reader(code), || ())],
+            [SystemCalls::find(std::slice::from_ref(&text), reader(code), || ()).signal_returns],
             &[text],
         );
         for (at, kind) in [
@@ -125,12 +176,38 @@ mod tests {
         }
         let text = text(&code);
         let released = Cell::new(0);
-        let layer = signal_returns(
+        let calls = SystemCalls::find(
             std::slice::from_ref(&text),
             |_| Some(&code[..]),
             || released.set(released.get() + 1),
         );
-        assert_eq!((layer.functions(), released.get()), (4, 3));
+        assert_eq!((calls.signal_returns.functions(), released.get()), (4, 3));
+    }
+
+    #[test]
+    fn where_threads_begin_the_rule_is_that_of_the_code_before() {
+        // glibc's clone3, from `mov $435,%eax` on; then the same with something pushed, which is no code of glibc.
+        let code = b"\xb8\xb3\x01\x00\x00\x0f\x05\x48\x85\xc0\x7c\x10\x74\x01\xc3\x31\xed\
+            \xb8\x38\x00\x00\x00\x0f\x05\x50\xc3";
+        let text = text(code);
+        let calls = SystemCalls::find(std::slice::from_ref(&text), reader(code), || ());
+        assert_eq!(calls.clones, [Svma(BASE + 5)..Svma(BASE + 15)]);
+        let mut ext = ExtTable::default();
+        let before = Rule::sp(8, None).unwrap();
+        let mut rows = Rows::overlay(
+            [layer_from(&[(BASE..BASE + 5, before)])],
+            std::slice::from_ref(&text),
+        );
+        rows.fill(clones(&calls.clones, &rows, &mut ext), &[text]);
+        for at in 5..15 {
+            let rule = rows.rule_at(Svma(BASE + at));
+            assert_eq!(words(rule, &ext), words(before, &ext), "at {at}");
+            assert_eq!(
+                ext.rules()[rule.ext_index() as usize].flags,
+                ExtRule::BEGINS_THREADS
+            );
+        }
+        assert_eq!(rows.rule_at(Svma(BASE + 15)), Rule::NONE);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The rows of one object, from everything that describes its code.
 
+use super::kernel::SystemCalls;
 use super::{Coverage, ExtTable, Rows, bare, dwarf, go, kernel};
 use crate::addr::Svma;
 use crate::gopclntab::Pclntab;
@@ -31,7 +32,10 @@ impl ObjectRows {
     ) -> Self {
         let text = dwarf::text(file);
         let code = |range| dwarf::code_of(file, range);
-        let signal_returns = kernel::signal_returns(&text, code, &release);
+        let SystemCalls {
+            signal_returns,
+            clones,
+        } = SystemCalls::find(&text, code, &release);
         let mut coverage = Coverage::default();
         let mut frames = dwarf::CallFrames::read(file, ext, &mut coverage);
         // Stripping takes `.debug_frame` away, which is all that some programs have.
@@ -52,6 +56,7 @@ impl ObjectRows {
         layers.push(kernel::start(Svma(file.entry()), &text, code));
         let mut rows = Rows::overlay(layers, &text);
         rows.fill(bare::read(file, &rows, code, ext), &text);
+        rows.fill(kernel::clones(&clones, &rows, ext), &text);
         Self {
             rows,
             text,
