@@ -8,8 +8,8 @@ use profiler_tests::target::Target;
 use rustix::process::Signal;
 
 /// How often each comparison is made: the middle one counts. One by itself is off by 1.5 % in either direction on a virtual
-/// machine, the middle one of so many by a third of a percent.
-const PAIRS: usize = 24;
+/// machine, the middle one of so many by half a percent.
+const PAIRS: usize = 16;
 /// Rounds of work, of a tenth of a second, on each side of a comparison.
 const ROUNDS: usize = 10;
 
