@@ -28,7 +28,7 @@ fn script_functions_stand_between_the_c_functions_that_run_them() -> Result<()> 
         "499",
         "-d",
         "4",
-        "--no-kernel",
+        "--kernel",
         "--hooks=require",
     ])?;
     let after = Snapshot::at_rest(target.pid())?;
