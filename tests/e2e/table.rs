@@ -21,16 +21,7 @@ fn script_functions_stand_between_the_c_functions_that_run_them() -> Result<()> 
     let target = Target::start(program.command())?;
     let before = Snapshot::at_rest(target.pid())?;
     let pid = target.pid().to_string();
-    let recording = record([
-        "-p",
-        &pid,
-        "-F",
-        "499",
-        "-d",
-        "4",
-        "--kernel",
-        "--hooks=require",
-    ])?;
+    let recording = record(["-p", &pid, "-F", "499", "-d", "4", "--kernel", "--hooks=require"])?;
     let after = Snapshot::at_rest(target.pid())?;
     let finished = target.finish()?;
     ensure!(
