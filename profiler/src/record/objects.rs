@@ -85,7 +85,7 @@ impl Object {
             danger::zones(&file)
         };
         // Most of it is not looked at again: names are wanted of few, and at the end.
-        contents.release();
+        release();
         rows.rows.mark(&zones);
         let regions = table::encode(&rows.rows);
         let n_regions = regions.last().map_or(0, |(number, _)| number + 1);
