@@ -86,10 +86,11 @@ impl SystemCalls {
     }
 }
 
-/// Rows of where threads begin: that of the instruction before in `rows`, for the thread that made the call.
+/// Rows of where threads begin and `rows` has none: that of the instruction before, for the thread that made the call.
 pub(super) fn clones(clones: &[Range<Svma>], rows: &Rows, ext: &mut ExtTable) -> Layer {
     let mut layer = Layer::default();
-    for clone in clones {
+    let is_bare = |clone: &&Range<Svma>| rows.rule_at(clone.start) == Rule::NONE;
+    for clone in clones.iter().filter(is_bare) {
         let start = clone.start;
         let before = rows.rule_at(Svma(start.0.saturating_sub(1)));
         let rule = ext.flagged(before, ExtRule::BEGINS_THREADS);
