@@ -3,6 +3,7 @@
 use super::{Condition, Facts, Outcome, Requirement, Runtime, SIGNALS, State};
 use crate::addr::Avma;
 use crate::target::calls::SystemCalls;
+use crate::target::process::Task;
 use std::time::Duration;
 
 /// `YAMA_SCOPE_NO_ATTACH` (security/yama/yama_lsm.c).
@@ -151,7 +152,9 @@ impl State {
         if self.tasks.is_empty() {
             return unreadable(Requirement::NotStopped);
         }
-        match self.tasks.iter().find(|task| task.status.is_stopped()) {
+        // Whom a debugger stops, at each signal for instance, only the debugger can let go on: that is `no_tracer`.
+        let stopped_by_signal = |task: &&Task| task.status.is_stopped() && task.status.tracer == 0;
+        match self.tasks.iter().find(stopped_by_signal) {
             None => condition(Requirement::NotStopped, Outcome::Holds, "it runs"),
             Some(task) => stopped(task.tid),
         }

@@ -315,12 +315,17 @@ fn a_shadow_stack_on_any_thread_is_refused() {
 }
 
 #[test]
-fn a_debugger_on_any_thread_is_refused_and_named() {
-    let condition = after(Requirement::NoTracer, &[], |facts| {
-        another(facts, |status| status.tracer = 4711);
-    });
-    assert_eq!(condition.outcome, Outcome::Fails);
-    assert!(condition.fact.contains("4711"), "{condition:?}");
+fn a_debugger_on_any_thread_is_refused_and_named_whatever_it_does() {
+    for state in [b'S', b't'] {
+        let condition = after(Requirement::NoTracer, &[], |facts| {
+            another(facts, |status| {
+                status.tracer = 4711;
+                status.state = state;
+            });
+        });
+        assert_eq!(condition.outcome, Outcome::Fails);
+        assert!(condition.fact.contains("4711"), "{condition:?}");
+    }
 }
 
 #[test]
