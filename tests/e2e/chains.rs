@@ -63,13 +63,8 @@ fn three_hundred_frames_of_c_without_frame_pointers() -> Result<()> {
 fn exceptions_pass_through_frames_of_cpp() -> Result<()> {
     let _guard = exclusive();
     let program = programs::native("cpp_throw/cpp_throw.cc")?;
-    let demand = Demand {
-        // Three in a thousand samples meet the unwinder while it replaces its frame, and say so: of many, chance does not make
-        // five in a thousand.
-        seconds: 8,
-        ..demand(&["ns::thrower", "ns::Guard::~Guard", "_Unwind_RaiseException"])
-    };
-    exact::record(&program, program.command(), demand).map(drop)
+    let seen = ["ns::thrower", "ns::Guard::~Guard", "_Unwind_RaiseException"];
+    exact(&program, program.command(), &seen)
 }
 
 #[test]

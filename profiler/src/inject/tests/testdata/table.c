@@ -174,12 +174,17 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* Lets the thread work once more. */
+/* Ends what the thread waits for. */
 static void wake(void) {
-    unsigned long before = rounds;
     __atomic_add_fetch(&word, 1, __ATOMIC_RELEASE);
     syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
     EXPECT(write(channel[1], "x", 1) == 1);
+}
+
+/* Lets the thread work once more. */
+static void work_once(void) {
+    unsigned long before = rounds;
+    wake();
     while (rounds == before)
         usleep(100);
 }
@@ -200,11 +205,12 @@ int main(int argc, char **argv) {
         if (n == 0)
             break;
         if (memchr(line, '\n', n)) {
-            wake();
+            work_once();
             printf("works\n");
             fflush(stdout);
         }
     }
+    work_once();
     is_over = 1;
     wake();
     pthread_join(worker, NULL);
