@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::leave::{Region, take_out};
+use super::lock::Locked;
 use super::sys::SharedMap;
 use super::thread::Call;
 use super::{Plan, borrow, snapshot};
@@ -9,7 +10,8 @@ use crate::target::maps::{FileId, MapEntry};
 use crate::target::process::Process;
 use crate::target::status::Status;
 use profiler_helper::shared::{MAGIC, Shared, VERSION};
-use rustix::fs::{FlockOperation, SealFlags, fcntl_get_seals, flock};
+use rustix::fs::{SealFlags, fcntl_get_seals};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -177,15 +179,12 @@ fn descriptors(process: &Process) -> Vec<u64> {
 }
 
 /// The file, unless a living profiler uses it: that has locked it.
-fn in_use(process: &Process, file: io::Result<File>) -> Result<File, Error> {
+fn in_use(process: &Process, file: io::Result<File>) -> Result<Locked, Error> {
     let pid = process.pid;
-    let file = file.map_err(|source| Error::Access {
-        pid,
-        what: "open the helper in the memory",
-        source,
-    })?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::InUse { pid }),
-        _ => Ok(file),
+    let access = |what| move |source| Error::Access { pid, what, source };
+    let file = file.map_err(access("open the helper in the memory"))?;
+    match Locked::new(file) {
+        Err(Errno::WOULDBLOCK) => Err(Error::InUse { pid }),
+        locked => locked.map_err(|e| access("lock the helper in the memory")(e.into())),
     }
 }

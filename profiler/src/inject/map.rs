@@ -4,6 +4,7 @@ use super::error::Error;
 use super::image::Image;
 use super::leave::Region;
 use super::leftovers::{self, NAME};
+use super::lock::Locked;
 use super::sys::SharedMap;
 use super::thread::{Call, Fault};
 use super::{GoPlan, Plan, Runtime, borrow, check};
@@ -11,7 +12,7 @@ use crate::addr::Avma;
 use crate::target::preflight::{self, Outcome};
 use crate::target::process::Process;
 use profiler_helper::shared::{MAGIC, VERSION};
-use rustix::fs::{FlockOperation, SealFlags, fcntl_add_seals, flock, ftruncate};
+use rustix::fs::{SealFlags, fcntl_add_seals, ftruncate};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -35,8 +36,8 @@ pub struct Mapped {
     pub(super) plan: Plan,
     pub(super) image: &'static Image,
     pub(super) region: Region,
-    /// Locked for as long as we are there: others see that the helper is in use.
-    pub(super) _memfd: File,
+    /// Locked for as long as we are there.
+    pub(super) _memfd: Locked,
     /// The longest time that a thread has been stopped.
     pub(super) longest_stop: Duration,
 }
@@ -45,7 +46,7 @@ pub struct Mapped {
 #[derive(Default)]
 struct Progress {
     /// The descriptor in the target, and ours.
-    memfd: Option<(u64, File)>,
+    memfd: Option<(u64, Locked)>,
     base: Option<u64>,
     is_split: bool,
 }
@@ -153,18 +154,17 @@ fn check_callers(process: &Process, plan: &GoPlan) -> Result<(), Error> {
 }
 
 /// Fills the file that the target has as descriptor `fd`. Sealed, so that nobody can cut off what others have mapped.
-fn fill(process: &Process, fd: u64, image: &Image) -> io::Result<File> {
+fn fill(process: &Process, fd: u64, image: &Image) -> io::Result<Locked> {
     let path = format!("/proc/{}/fd/{fd}", process.pid);
     if !leftovers::is_ours(&path) {
         return Err(io::Error::other(
             "another thread of the process has closed its descriptor",
         ));
     }
-    let memfd = File::options().read(true).write(true).open(path)?;
-    flock(&memfd, FlockOperation::NonBlockingLockExclusive)?;
-    ftruncate(&memfd, image.len())?;
+    let memfd = Locked::new(File::options().read(true).write(true).open(path)?)?;
+    ftruncate(&*memfd, image.len())?;
     memfd.write_all_at(&image.code, 0)?;
-    fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    fcntl_add_seals(&*memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(memfd)
 }
 

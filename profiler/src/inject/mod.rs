@@ -16,6 +16,7 @@ mod image;
 mod install;
 mod leave;
 mod leftovers;
+mod lock;
 mod map;
 mod plan;
 mod rescue;
@@ -64,6 +65,8 @@ pub fn check(process: &Process) -> Result<(), Error> {
 
 /// How long to look for an idle thread.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often to look at least: a machine that stood still for that time has not been looked at.
+const LOOKS: u32 = 10;
 
 /// Runs `work` on a borrowed thread, as [`lend`] does.
 ///
@@ -92,7 +95,9 @@ fn lend<T>(
     check(process)?;
     let start = Instant::now();
     let mut longest = Duration::ZERO;
-    while start.elapsed() < PATIENCE {
+    let mut looks = 0;
+    while start.elapsed() < PATIENCE || looks < LOOKS {
+        looks += 1;
         let state = State::read(process);
         if state.has_ended() {
             return Err(Error::Gone { pid });
