@@ -157,9 +157,9 @@ impl Session {
     /// The kernel refused.
     pub fn start(&mut self) -> Result<(), Error> {
         self.sampler.follow()?;
+        self.hooks.start(&mut self.targets);
         self.sampler.start()?;
         self.targets.begin();
-        self.hooks.start(&mut self.targets);
         self.naming.begin();
         self.begun = (SystemTime::now(), Instant::now());
         Ok(())
@@ -176,8 +176,8 @@ impl Session {
     ) -> Result<Ended, Error> {
         let outcome = self.take_samples(stop, observer).await;
         self.duration = self.begun.1.elapsed();
-        self.hooks.stop(&mut self.targets);
         self.sampler.stop();
+        self.hooks.stop(&mut self.targets);
         let closed = self.close();
         self.tell(observer);
         outcome.and_then(|ended| closed.map(|()| ended))
