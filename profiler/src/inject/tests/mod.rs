@@ -8,7 +8,7 @@ mod target;
 
 use super::{Disposition, Error, Installed, Mapped, Mapping};
 use crate::addr::Avma;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use target::{COOKIE, TOOLCHAINS, Target};
 
@@ -303,33 +303,37 @@ fn without_a_hook_or_while_disabled_nothing_is_called() {
 fn cycles_leave_nothing_while_signals_rain_on_every_thread() {
     let target = Target::start("local");
     let before = target.state();
-    let is_over = AtomicBool::new(false);
+    let (is_over, showers) = (AtomicBool::new(false), AtomicU64::new(0));
+    let cycles = full([2000, 100]);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // Go has a handler for all signals and does nothing about this one, but on threads that it does not know.
             const RAIN: u32 = 50;
             let process = target.process();
             let tids = || process.tids().into_iter().filter(|&tid| tid != target.stranger);
+            let rain_of = |mask: u64| mask & 1 << (RAIN - 1) != 0;
+            let has_rain = |tid| process.status(tid).is_some_and(|now| rain_of(now.pending));
             let is_wet = |tid| {
                 let status = process.status(tid);
-                status.is_some_and(|now| now.pending & 1 << (RAIN - 1) != 0)
+                status.is_some_and(|now| rain_of(now.pending & !now.blocked))
             };
             while !is_over.load(Relaxed) {
                 let begun = Instant::now();
-                for tid in tids() {
+                // Signals that wait take room that all processes of a user share: no more than one waits for each thread.
+                for tid in tids().filter(|&tid| !has_rain(tid)) {
                     let _ = target.send(tid, RAIN, 0);
                 }
-                // Signals that wait take room that all processes of a user share: no more than one waits for each thread.
                 while tids().any(is_wet) && !is_over.load(Relaxed) {
                     std::thread::yield_now();
                 }
+                showers.fetch_add(1, Relaxed);
                 // It is dry for as long as it was wet: on a busy machine threads take long to handle what they received, and
                 // nobody gets in where each of them always has a signal to handle.
                 std::thread::sleep(begun.elapsed().max(Duration::from_micros(500)));
             }
         });
         let _ends = OnDrop(|| is_over.store(true, Relaxed));
-        for _ in 0..full([2000, 100]) {
+        for _ in 0..cycles {
             let installed = install(&target);
             let answers = ask(&target, &installed, 1);
             answers.iter().for_each(|answer| _ = check(&target, answer));
@@ -340,6 +344,8 @@ fn cycles_leave_nothing_while_signals_rain_on_every_thread() {
             );
         }
     });
+    let showers = showers.into_inner();
+    assert!(showers >= u64::from(cycles) / 10, "only {showers} showers");
     target.assert_state(&before);
     target.finish();
 }
