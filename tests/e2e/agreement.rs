@@ -10,7 +10,7 @@ use profiler_tests::target::Target;
 use profiler_tests::{exclusive, full, pprof};
 
 /// How long both record, in seconds: long enough for [`SAMPLES`] at the rate below. `AGREEMENT_SECONDS` changes it.
-const SECONDS: u32 = 20;
+const SECONDS: u32 = 14;
 
 /// The rate that the program asks its runtime for. Its timers are those of the kernel's tick, so a kernel with
 /// `CONFIG_HZ=250` gives at most 250 samples per second and thread.

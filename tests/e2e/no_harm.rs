@@ -158,10 +158,13 @@ fn asked(programs: &TestProgCgo, names: &[&str], hooks: &str) -> Result<()> {
             .env("TMPDIR", folder.path())
             .env("RUNTIME_TEST_SHORT", "1");
         let mut target = Target::start(command).with_context(|| name.to_owned())?;
-        paused(&mut target, name)?;
+        target.command("pause")?;
+        has_paused(&mut target, name)?;
         let before = Snapshot::at_rest(target.pid())?;
-        target.command("go on")?;
         running.push((name, target, errors, before));
+    }
+    for (_, target, ..) in &mut running {
+        target.command("go on")?;
     }
     let pids = running
         .iter()
@@ -172,8 +175,11 @@ fn asked(programs: &TestProgCgo, names: &[&str], hooks: &str) -> Result<()> {
     let recording = recorder.wait()?;
     eprintln!("{names:?}:\n{}", recording.stderr);
     recording.stacks()?;
+    for (_, target, ..) in &mut running {
+        target.command("pause")?;
+    }
     for (name, mut target, errors, before) in running {
-        paused(&mut target, name).with_context(|| fs::read_to_string(&errors).unwrap_or_default())?;
+        has_paused(&mut target, name).with_context(|| fs::read_to_string(&errors).unwrap_or_default())?;
         let after = Snapshot::at_rest(target.pid())?;
         let mut differences = before.differences(&after, Freedom::GoRuntime);
         // Go deletes its own profile's timer of a thread when that runs Go code again (runtime/proc.go, `execute`).
@@ -195,9 +201,8 @@ fn asked(programs: &TestProgCgo, names: &[&str], hooks: &str) -> Result<()> {
     Ok(())
 }
 
-/// Lets the driver rest.
-fn paused(target: &mut Target, name: &str) -> Result<()> {
-    target.command("pause")?;
+/// Waits until the driver rests.
+fn has_paused(target: &mut Target, name: &str) -> Result<()> {
     let printed = target.read_line()?;
     ensure!(
         printed.split_whitespace().all(|word| word == "OK"),
