@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// Seconds of a recording, in the full test and otherwise; and how many samples prove enough, which a program with one
 /// thread gives in half the time.
-const SECONDS: [u32; 2] = [5, 3];
-const SAMPLES: [u64; 2] = [2500, 1500];
+const SECONDS: [u32; 2] = [5, 2];
+const SAMPLES: [u64; 2] = [2500, 1000];
 
 #[test]
 fn go_calls_c_calls_go_three_deep() -> Result<()> {
