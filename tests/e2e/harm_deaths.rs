@@ -67,7 +67,7 @@ fn a_target_survives_the_death_of_its_profiler_at_any_moment_and_the_next_one_cl
             "{moment:?}: {}",
             recording.stderr
         );
-        let differences = before.lasting_differences(target.pid(), Freedom::GoRuntime)?;
+        let differences = before.lasting_differences(target.pid(), Freedom::GoRuntime, &[])?;
         ensure!(differences.is_empty(), "{moment:?}: {}", differences.join("\n"));
     }
     eprintln!(

@@ -64,7 +64,7 @@ fn frames_of_contexts_have_the_names_that_the_program_gives_them() -> Result<()>
         let svg = folder.path().join("hooks.svg");
         let svg = svg.to_str().context("a path")?;
         let recording = recorder(&target, "2", &["-o", svg])?.wait()?;
-        let differences = before.lasting_differences(target.pid(), Freedom::GoRuntime)?;
+        let differences = before.lasting_differences(target.pid(), Freedom::GoRuntime, &[])?;
         ensure!(differences.is_empty(), "{toolchain}: {differences:?}");
 
         let named = through(&recording, "hooked")?;

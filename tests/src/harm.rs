@@ -145,8 +145,7 @@ impl Case {
         let recorder = start(&target, self.hooks)?;
         let recording = finish_after(recorder, || during(&mut target))?;
         let stacks = Judged::of(recording.stacks()?);
-        let mut differences = before.lasting_differences(target.pid(), Freedom::GoRuntime)?;
-        differences.retain(|difference| !self.own.iter().any(|own| difference.contains(own)));
+        let differences = before.lasting_differences(target.pid(), Freedom::GoRuntime, self.own)?;
         let report = ask(&mut target, "report")?;
         let finished = target.finish()?;
         ensure!(

@@ -134,12 +134,13 @@ impl Snapshot {
     }
 
     /// How the process `pid` differs from what it was, in sentences, apart from what the program may change by itself, and
-    /// from what it changes for moments.
-    pub fn lasting_differences(&self, pid: u32, freedom: Freedom) -> Result<Vec<String>> {
+    /// from what it changes for moments. Sentences with one of `own` are left out.
+    pub fn lasting_differences(&self, pid: u32, freedom: Freedom, own: &[&str]) -> Result<Vec<String>> {
         let begun = Instant::now();
         let mut later = Self::take(pid)?;
         loop {
-            let differences = self.differences(&later, freedom);
+            let mut differences = self.differences(&later, freedom);
+            differences.retain(|difference| !own.iter().any(|own| difference.contains(own)));
             if differences.is_empty() || begun.elapsed() > PATIENCE {
                 return Ok(differences);
             }

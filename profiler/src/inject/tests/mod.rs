@@ -304,7 +304,7 @@ fn cycles_leave_nothing_while_signals_rain_on_every_thread() {
     let target = Target::start("local");
     let before = target.state();
     let (is_over, showers) = (AtomicBool::new(false), AtomicU64::new(0));
-    let cycles = full([2000, 100]);
+    let cycles = full([2000, 50]);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // Go has a handler for all signals and does nothing about this one, but on threads that it does not know.
