@@ -21,6 +21,8 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What a recorder gets after it has opened its perf events, for tables and buffers: none tells when it is done with them.
 const BEGINS: Duration = Duration::from_secs(1);
+/// What a recorder has open that has perf events. Who attaches a BPF program to one by a link may close the event itself.
+const EVENTS: [&str; 2] = ["anon_inode:[perf_event]", "anon_inode:bpf_link"];
 
 /// The file that has what a recorder says.
 const SAID: &str = "stderr";
@@ -287,7 +289,7 @@ impl Running {
             .flatten()
             .flatten()
             .filter_map(|fd| fs::read_link(fd.path()).ok())
-            .any(|file| file == Path::new("anon_inode:[perf_event]"))
+            .any(|file| EVENTS.iter().any(|event| file == Path::new(event)))
     }
 }
 
