@@ -169,20 +169,23 @@ mod tests {
     #[test]
     fn rings_that_overflow_say_so() {
         let _alone = alone();
-        // Each CPU has a ring of its own, which alone can say what it lost.
-        let here = rustix::thread::sched_getcpu();
-        let mut only_here = rustix::thread::CpuSet::new();
-        only_here.set(here);
-        rustix::thread::sched_setaffinity(None, &only_here).unwrap();
-        let cpus = aya::util::online_cpus().unwrap();
-        let mut sideband = Sideband::open(&cpus).unwrap();
-        for _ in 0..5000 {
+        let overflows = || {
+            // Each CPU has a ring of its own, which alone can say what it lost.
+            let mut only_here = rustix::thread::CpuSet::new();
+            only_here.set(rustix::thread::sched_getcpu());
+            rustix::thread::sched_setaffinity(None, &only_here).unwrap();
+            let cpus = aya::util::online_cpus().unwrap();
+            let mut sideband = Sideband::open(&cpus).unwrap();
+            for _ in 0..5000 {
+                super::sys::tests::map_and_unmap(ProtFlags::READ | ProtFlags::EXEC, MapFlags::PRIVATE);
+            }
+            sideband.take();
+            // The kernel reports what was lost with the next record that has room.
             super::sys::tests::map_and_unmap(ProtFlags::READ | ProtFlags::EXEC, MapFlags::PRIVATE);
-        }
-        sideband.take();
-        // The kernel reports what was lost with the next record that has room.
-        super::sys::tests::map_and_unmap(ProtFlags::READ | ProtFlags::EXEC, MapFlags::PRIVATE);
-        assert!(sideband.take().others);
+            assert!(sideband.take().others);
+        };
+        // A thread of its own: the one that runs this test may run others, which are not to stay on one CPU.
+        std::thread::scope(|scope| scope.spawn(overflows).join()).expect("the ring says so");
     }
 
     #[test]

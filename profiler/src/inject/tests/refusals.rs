@@ -47,8 +47,9 @@ fn a_traced_process_is_left_alone() {
     };
     assert_refused();
     // A signal stops the thread until its tracer lets it go on; Go's runtime sends this one to its threads at any time.
-    const SIGURG: u32 = 23;
-    target.send(target.pid(), SIGURG, 0).expect("it can be sent");
+    target
+        .send(target.pid(), Signal::SIGURG as u32, 0)
+        .expect("it can be sent");
     let process = target.process();
     while !process
         .status(target.pid())

@@ -1,6 +1,7 @@
 //! Processes that come and go, on the running kernel.
 
 use super::{ModuleIdx, Targets};
+use crate::gopclntab::fixtures::run;
 use crate::sampler::{Event, Options, Sampler, Scope, Usage};
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -21,14 +22,7 @@ fn programs(folder: &tempfile::TempDir, n: usize) -> Vec<PathBuf> {
         .map(|i| {
             let path = folder.path().join(format!("sleep{i}"));
             // Nobody who is being started by another test may have it open for writing (execve(2), `ETXTBSY`).
-            assert!(
-                Command::new("cp")
-                    .arg("/bin/sleep")
-                    .arg(&path)
-                    .status()
-                    .unwrap()
-                    .success()
-            );
+            run(Command::new("cp").arg("/bin/sleep").arg(&path), &[]);
             path
         })
         .collect()
